@@ -1,0 +1,91 @@
+"""The dry run: what would be sent for an event, by the same code as a real send, up to the socket."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import config, routing
+from .capture import Rules, capture, recognise
+from .conversion import EventType
+from .mapping import NotSent, encode
+from .pipeline import current, unix_nano
+from .providers.base import Provider
+from .transport import all_headers, encode_body, secret_url
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What one provider would be sent.
+
+    Attributes:
+        status: `ready`, `filtered` or `refused`.
+        reason: Why it would not be sent; empty where it would.
+        url, headers: With secrets masked; None where nothing would be sent.
+        body: The request's JSON.
+        left_out: `(attribute, reason)` of fields that were not usable.
+    """
+
+    provider: str
+    status: str
+    reason: str = ""
+    method: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] | None = None
+    body: Any = None
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def render(
+    name: str,
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    timestamp: int | None = None,
+    now: int | None = None,
+    providers: Sequence[Provider] | None = None,
+) -> list[Rendered]:
+    """What `tracer.add_event` with these arguments would send. No network, and no pipeline needed.
+
+    Args:
+        timestamp: When the event happened, Unix time in nanoseconds; None is `now`.
+        now: When it is sent, Unix time in nanoseconds; freezes the clock.
+        providers: Without them those of the running pipeline, else those of the environment.
+
+    Raises:
+        ConfigurationError: There are no providers to render for.
+    """
+    running = current()
+    rules = running.settings.rules if running is not None else Rules()
+    if providers is None:
+        settings = running.settings if running is not None else config.from_environment()
+        providers, rules = settings.providers, settings.rules
+    elif running is None:
+        rules = config.settings(providers, default_country=config.default_country_of_environment()).rules
+    now = time.time_ns() if now is None else now
+    event_type = recognise(name, attributes or {}, rules) or EventType.CUSTOM
+    when = now if timestamp is None else unix_nano(timestamp)
+    conversion = capture(name, event_type, attributes or {}, when, rules)
+    rendered = []
+    for provider in providers:
+        reason = routing.filtered(provider, conversion)
+        result = NotSent("filtered", reason) if reason else encode(provider, conversion, now)
+        if isinstance(result, NotSent):
+            rendered.append(Rendered(provider.name, result.status, result.reason, left_out=conversion.left_out))
+            continue
+        request = provider.request([result])
+        rendered.append(
+            Rendered(
+                provider.name,
+                "ready",
+                "",
+                request.method,
+                secret_url(request, masked=True),
+                all_headers(request, masked=True),
+                json.loads(encode_body(request.body)),
+                conversion.left_out,
+            )
+        )
+    return rendered

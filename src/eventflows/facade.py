@@ -1,0 +1,144 @@
+"""The classic facade: `tracker.add_provider`, `tracker.track`, `tracker.shutdown`. A thin layer on the same pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import config, pipeline
+from . import semconv as sc
+from .conversion import EventType
+from .log import Notices
+from .providers.base import Provider
+
+_USER_DATA: Mapping[str, str] = {
+    "user_id": sc.USER_ID,
+    "email": sc.USER_EMAIL,
+    "phone": sc.USER_PHONE,
+    "first_name": sc.USER_FIRST_NAME,
+    "last_name": sc.USER_LAST_NAME,
+    "date_of_birth": sc.USER_DATE_OF_BIRTH,
+    "gender": sc.USER_GENDER,
+    "street": sc.USER_STREET,
+    "city": sc.CITY,
+    "state": sc.REGION,
+    "zip": sc.POSTAL_CODE,
+    "country": sc.COUNTRY,
+    "ip_address": sc.CLIENT_ADDRESS,
+    "user_agent": sc.USER_AGENT,
+    **{click: sc.CONVERSION_CLICK + click for click in sc.CLICK_IDS},
+}
+# One field for all networks, as the classic facade has it: only ids that tell their network apart can be placed.
+_CLICK_PREFIXES = {
+    "fb.": "fbc",
+    "IwAR": "fbclid",
+    "IwY2": "fbclid",
+    "IwZX": "fbclid",
+    "Cj": "gclid",
+    "EAI": "gclid",
+    "E.C.P.": "ttclid",
+}
+_notices = Notices()
+
+
+class Tracker:
+    """Providers are added one by one; an already configured pipeline is used as it is. Nothing here raises after start."""
+
+    def __init__(self) -> None:
+        self._providers: list[Provider] = []
+        self._own: pipeline.Pipeline | None = None
+
+    def add_provider(self, provider: Provider) -> None:
+        """Add a destination, before the first `track`.
+
+        Raises:
+            ConfigurationError: The provider is none, or its name is taken.
+        """
+        config.settings([*self._providers, provider])
+        self._providers.append(provider)
+
+    def track(
+        self,
+        name: str,
+        user_data: Mapping[str, Any] | None = None,
+        properties: Mapping[str, Any] | None = None,
+        event_type: EventType | str | None = None,
+        event_id: str | None = None,
+        exclude_providers: Iterable[str] | None = None,
+        providers: Iterable[str] | None = None,
+        timestamp: int | None = None,
+    ) -> bool:
+        """Record a conversion. Never raises and never waits.
+
+        Args:
+            user_data: `user_id email phone first_name last_name date_of_birth gender street city state zip country
+                ip_address user_agent click_id` and the click ids; what identifies a person is hashed at once.
+            properties: `value`, `currency`, the other semantic attributes, and custom data.
+            event_type: Without it the name decides; an unknown name is custom.
+            event_id: The id by which platforms deduplicate.
+            providers: Only these, by id or type; `exclude_providers` all but these.
+            timestamp: Unix time in nanoseconds; None is now.
+
+        Returns:
+            Whether the conversion was taken: False where nothing is configured or it is no usable event.
+        """
+        try:
+            running = self._pipeline()
+            if running is None:
+                return False
+            attributes: dict[str, Any] = dict(properties or {})
+            attributes.update(_attributes(user_data or {}))
+            for key, value in (
+                (sc.CONVERSION_TYPE, event_type.value if isinstance(event_type, EventType) else event_type),
+                (sc.CONVERSION_ID, event_id),
+                (sc.CONVERSION_PROVIDERS, list(providers) if providers is not None else None),
+                (sc.CONVERSION_EXCLUDE_PROVIDERS, list(exclude_providers) if exclude_providers else None),
+            ):
+                if value is not None:
+                    attributes[key] = value
+            return running.record(name, attributes, timestamp, always=True) is not None
+        except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
+            _notices.warn("track", "an event could not be tracked: %s", type(problem).__name__)
+            return False
+
+    def flush(self, timeout_millis: float = 30_000) -> bool:
+        """Deliver what is queued; True where everything had its outcome within the timeout."""
+        running = self._own or pipeline.current()
+        return running is None or running.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000) -> bool:
+        """Deliver what is queued and stop. Providers can be added anew afterwards."""
+        running, self._own = self._own or pipeline.current(), None
+        self._providers = []
+        if running is None:
+            return True
+        if running is pipeline.current():
+            pipeline.make_current(None)
+        return running.shutdown(timeout_millis)
+
+    def _pipeline(self) -> pipeline.Pipeline | None:
+        if not self._providers:
+            return pipeline.required()
+        if self._own is None:
+            if pipeline.current() is None:
+                self._own = pipeline.shared(config.settings(self._providers))
+            else:
+                self._own = pipeline.Pipeline(config.settings(self._providers))
+        return self._own
+
+
+def _attributes(user_data: Mapping[str, Any]) -> dict[str, Any]:
+    found = {_USER_DATA[key]: value for key, value in user_data.items() if key in _USER_DATA}
+    click = user_data.get("click_id")
+    if isinstance(click, str) and click:
+        if kind := next((kind for prefix, kind in _CLICK_PREFIXES.items() if click.startswith(prefix)), None):
+            found.setdefault(sc.CONVERSION_CLICK + kind, click)
+        else:
+            _notices.warn("click_id", "user_data.click_id is of no known network: use fbclid, gclid, ttclid, ...")
+    for key in user_data:
+        if key not in _USER_DATA and key != "click_id":
+            _notices.warn(f"user_data.{key}", "user_data has no key %r; allowed: %s", key, " ".join(_USER_DATA))
+    return found
+
+
+tracker = Tracker()

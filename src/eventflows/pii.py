@@ -1,0 +1,352 @@
+"""Normal forms of what identifies a person, and their SHA-256 digests.
+
+The platforms do not agree on one form, so an identifier is *sealed* into several named forms, each hashed,
+and the raw value is dropped. The names below are part of the wire format between processes (see
+`eventflows.semconv.SEALED`). Sources are the platforms' own pages on customer information parameters.
+
+    email.lower       trimmed, lower case                        Meta, TikTok
+    email.gmail       no spaces, gmail without dots              Google
+    email.alnum       no +alias, letters and digits only         Reddit
+    phone.digits      calling code and number, digits            Meta
+    phone.e164        the same with a leading plus               Google, TikTok, Reddit
+    *_name.compact    no punctuation, no spaces                  Meta
+    *_name.unpunctuated  no punctuation, inner spaces kept       TikTok
+    *_name.letters    no digits, no symbols, inner spaces kept   Google
+    date_of_birth.yyyymmdd, gender.letter (f or m), street.words (no symbols)
+    external_id.trim  as given                                   TikTok, Reddit
+    external_id.lower lower case without spaces                  Meta
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+from .country import CALLING, CALLING_CODES, LEADING_ZERO_CODES, US_STATES
+
+# Meta's parameter builder appends a dot and a short marker to the digests it makes; the digest counts.
+_DIGEST = re.compile(r"([0-9a-f]{64})(?:\.[\w-]{2,8})?", re.IGNORECASE)
+_EMAIL = re.compile(r"[^\s@,;<>()\[\]]+@[^\s@,;<>()\[\]]+\.[^\s@,;.<>()\[\]]{2,}")
+_EMAIL_INSIDE = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
+_EXTENSION = re.compile(r"(?:;?\s*ext\.?=?|\s*x|\s*#|;ext=)\s*\d{1,6}$", re.IGNORECASE)
+_PHONE_SEPARATORS = re.compile(r"[\s().\-/\u2010-\u2015\u00b7]")
+_BARE_NANP = re.compile(r"1[2-9]\d{2}[2-9]\d{6}")
+_YEAR_FIRST = re.compile(r"(\d{4})[-/.]?(\d{2})[-/.]?(\d{2})(?:[T ].*)?|(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
+_YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
+_GENDERS = {"f": "f", "female": "f", "woman": "f", "m": "m", "male": "m", "man": "m"}
+_INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD])
+
+
+class Unusable(ValueError):
+    """A value is neither a raw identifier of its kind nor a digest. The message never holds the value."""
+
+
+def digest(text: str) -> str:
+    """The SHA-256 of the UTF-8 bytes, as 64 lower-case hex digits."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def contains_email(text: str) -> bool:
+    """Whether an e-mail address stands anywhere in the text, also percent-encoded."""
+    if "%40" in text:
+        text = text.replace("%40", "@")
+    return "@" in text and _EMAIL_INSIDE.search(text) is not None
+
+
+def _clean(text: str) -> str:
+    # One composed form, since "é" written in two ways would give two digests.
+    return unicodedata.normalize("NFC", text.translate(_INVISIBLE)).strip()
+
+
+def _without(text: str, categories: str) -> str:
+    if text.isascii() and text.isalnum() and "N" not in categories:
+        return text
+    return "".join(c for c in text if unicodedata.category(c)[0] not in categories)
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())
+
+
+def compact_place(text: str) -> str:
+    """Lower case without punctuation and spaces; accents stay."""
+    return _squeeze(_without(_clean(text).lower(), "PS"))
+
+
+def letters(text: str) -> str:
+    """Lower case without digits and symbols, trimmed: Google's form of names, cities and regions."""
+    return _without(_clean(text).lower(), "PSN").strip()
+
+
+def state_code(region: str, country: str | None) -> str:
+    """A region in lower case: the two-letter code in the US, without the country prefix of ISO 3166-2 (`US-CA`)."""
+    region = _clean(region)
+    prefix, dash, rest = region.partition("-")
+    if dash and len(prefix) == 2 and prefix.isalpha() and 1 <= len(rest) <= 3 and rest.isalnum():
+        region, country = rest, prefix.upper()
+    compact = compact_place(region)
+    return US_STATES.get(compact, compact) if country in (None, "US") else compact
+
+
+def postal(postal_code: str, country: str | None) -> str:
+    """A postal code in lower case without spaces and dashes; in the US the first five digits."""
+    code = _clean(postal_code).lower()
+    if country == "US" or (country is None and re.fullmatch(r"\d{5}-\d{4}", code)):
+        return code[:5]
+    return re.sub(r"[\s\-\u2010-\u2015]", "", code)
+
+
+_MOBILE_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def mobile_id(advertising_id: str, os_name: str | None = None) -> tuple[str, str] | None:
+    """`("idfa", UPPER)` or `("gaid", lower)`; None for an id that is malformed or the all-zero of an opted-out device.
+
+    Without an operating system the case decides, since Apple writes its ids in capitals and Google does not.
+    """
+    value = advertising_id.strip()
+    if not _MOBILE_ID.fullmatch(value) or not value.replace("-", "").strip("0"):
+        return None
+    system = (os_name or "").lower()
+    apple = system in ("ios", "ipados", "darwin") or (system != "android" and value == value.upper())
+    return ("idfa", value.upper()) if apple else ("gaid", value.lower())
+
+
+# --- the kinds: raw text in, {form: normalised text} out ---------------------------------------------------------
+
+
+def _email(text: str, _country: str | None) -> dict[str, str]:
+    lower = text.lower()
+    if not _EMAIL.fullmatch(lower):
+        raise Unusable("not an e-mail address")
+    local, _, domain = lower.rpartition("@")
+    forms = {"email.lower": lower, "email.gmail": lower}
+    if domain in ("gmail.com", "googlemail.com"):
+        forms["email.gmail"] = f"{local.replace('.', '')}@{domain}"
+    alnum = "".join(filter(str.isalnum, local.partition("+")[0]))
+    if alnum:
+        forms["email.alnum"] = f"{alnum}@{domain}"
+    return forms
+
+
+def _phone(text: str, default_country: str | None) -> dict[str, str]:
+    e164 = _e164(text, default_country)
+    return {"phone.digits": e164[1:], "phone.e164": e164}
+
+
+def _e164(text: str, default_country: str | None) -> str:
+    text = "".join(str(unicodedata.digit(c, c)) for c in text.replace("\uff0b", "+")) if not text.isascii() else text
+    if text.lower().startswith("tel:"):
+        text = text[4:]
+    parse = _phonenumbers()
+    if parse is not None:
+        found = parse(text, default_country)
+        if found is None:
+            raise Unusable("not a phone number, or one without a country code")
+        return found
+    number = _PHONE_SEPARATORS.sub("", _EXTENSION.sub("", text).replace("(0)", ""))
+    if number.startswith("00"):
+        number = "+" + number[2:]
+    if number.startswith("+"):
+        return _international(number[1:])
+    if not number.isdigit():
+        raise Unusable("not a phone number")
+    if default_country is None:
+        return _international(number) if _is_bare_international(number) else _no_country()
+    code, trunk = CALLING[default_country]
+    if trunk and number.startswith(trunk):
+        return _international(code + number[len(trunk) :])
+    # Written without its trunk prefix it may as well be a foreign number without its plus, unless the length tells.
+    return _international(code + number) if not trunk or (code == "1" and len(number) == 10) else _no_country()
+
+
+def _no_country() -> str:
+    raise Unusable("a phone number without a country code needs default_country (and the extra 'phone')")
+
+
+def _is_bare_international(number: str) -> bool:
+    """Digits that begin with a calling code, as Meta's own format writes them, and are too long to be national."""
+    if number.startswith("1"):
+        return _BARE_NANP.fullmatch(number) is not None
+    return 11 <= len(number) <= 15 and _calling_code(number) is not None
+
+
+def _calling_code(number: str) -> str | None:
+    return next((number[:n] for n in (1, 2, 3) if number[:n] in CALLING_CODES), None)
+
+
+def _international(number: str) -> str:
+    code = _calling_code(number) if number.isdigit() and 8 <= len(number) <= 15 else None
+    if code is None or (code == "1" and len(number) != 11):
+        raise Unusable("not a phone number with a country code")
+    if number[len(code)] == "0" and code not in LEADING_ZERO_CODES:
+        raise Unusable("a phone number with both a country code and a trunk zero needs the extra 'phone'")
+    return "+" + number
+
+
+@lru_cache(maxsize=1)
+def _phonenumbers() -> Callable[[str, str | None], str | None] | None:
+    """A parser on the `phonenumbers` library where it is installed (extra `phone`), else None."""
+    try:
+        import phonenumbers
+    except ImportError:
+        return None
+
+    def possible(text: str, country: str | None) -> str | None:
+        try:
+            number = phonenumbers.parse(text, country)
+        except phonenumbers.NumberParseException:
+            return None
+        if not phonenumbers.is_possible_number(number):
+            return None
+        return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+
+    def parse(text: str, country: str | None) -> str | None:
+        text = text.replace("(0)", "")
+        if text.startswith("00"):
+            text = "+" + text[2:]
+        found = possible(text, country)
+        if found is None and not text.startswith("+"):
+            digits = re.sub(r"\D", "", text)
+            if _is_bare_international(digits):
+                found = possible("+" + digits, None)
+        return found
+
+    return parse
+
+
+def _name(kind: str) -> Callable[[str, str | None], dict[str, str]]:
+    def forms(text: str, _country: str | None) -> dict[str, str]:
+        lower = text.lower()
+        unpunctuated = _without(lower, "PS").strip()
+        found = {
+            f"{kind}.compact": _squeeze(unpunctuated),
+            f"{kind}.unpunctuated": unpunctuated,
+            f"{kind}.letters": _without(lower, "PSN").strip(),
+        }
+        if not found[f"{kind}.letters"] or "@" in text:
+            raise Unusable("not a name")
+        return found
+
+    return forms
+
+
+def _date_of_birth(text: str, _country: str | None) -> dict[str, str]:
+    if match := _YEAR_FIRST.fullmatch(text):
+        year, month, day = (int(part) for part in match.groups() if part is not None)
+    elif match := _YEAR_LAST.fullmatch(text):
+        first, separator, second, last = match.groups()
+        year, (day, month) = int(last), (int(first), int(second))
+        if separator != ".":  # dots are always day first; a slash is read only where it can mean one thing
+            if day <= 12 and month <= 12 and day != month:
+                raise Unusable("a date that can be read in two ways: write it as YYYY-MM-DD")
+            if month > 12:
+                day, month = month, day
+    else:
+        raise Unusable("not a date: write it as YYYY-MM-DD")
+    try:
+        born = date(year, month, day)
+    except ValueError:
+        raise Unusable("not a date") from None
+    if not 1900 <= year <= 2100:
+        raise Unusable("not a date of birth")
+    return {"date_of_birth.yyyymmdd": born.strftime("%Y%m%d")}
+
+
+def _gender(text: str, _country: str | None) -> dict[str, str]:
+    letter = _GENDERS.get(text.lower())
+    if letter is None:
+        raise Unusable("neither female nor male, the only values platforms take")
+    return {"gender.letter": letter}
+
+
+def _street(text: str, _country: str | None) -> dict[str, str]:
+    words = _without(text.lower(), "PS").strip()
+    if not words:
+        raise Unusable("not a street")
+    return {"street.words": words}
+
+
+def _external_id(text: str, _country: str | None) -> dict[str, str]:
+    return {"external_id.trim": text, "external_id.lower": _squeeze(text.lower())}
+
+
+_FORMS: Mapping[str, tuple[Callable[[str, str | None], dict[str, str]], tuple[str, ...]]] = {
+    "email": (_email, ("email.lower", "email.gmail", "email.alnum")),
+    "phone": (_phone, ("phone.digits", "phone.e164")),
+    "first_name": (_name("first_name"), ("first_name.compact", "first_name.unpunctuated", "first_name.letters")),
+    "last_name": (_name("last_name"), ("last_name.compact", "last_name.unpunctuated", "last_name.letters")),
+    "date_of_birth": (_date_of_birth, ("date_of_birth.yyyymmdd",)),
+    "gender": (_gender, ("gender.letter",)),
+    "street": (_street, ("street.words",)),
+    "external_id": (_external_id, ("external_id.trim", "external_id.lower")),
+}
+
+KINDS = tuple(_FORMS)
+FORMS = frozenset(form for _, forms in _FORMS.values() for form in forms)
+"""All names of normal forms."""
+
+
+def seal(kind: str, value: object, default_country: str | None = None) -> dict[str, str]:
+    """Digests of one identifier in every form a platform may want.
+
+    Args:
+        kind: One of `KINDS`.
+        value: The raw value, or a SHA-256 digest of it that the caller made (taken for every form).
+        default_country: ISO 3166-1 alpha-2 code for phone numbers without a calling code.
+
+    Returns:
+        `{form: digest}`.
+
+    Raises:
+        Unusable: The value is neither; the message says why and never holds the value.
+    """
+    if isinstance(value, date) and kind == "date_of_birth":
+        value = value.isoformat()
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise Unusable("not a text")
+    text = _clean(str(value))
+    if not text:
+        raise Unusable("empty")
+    normalise, forms = _FORMS[kind]
+    if len(text) >= 64 and (match := _DIGEST.fullmatch(text)):
+        return dict.fromkeys(forms, match[1].lower())
+    normal = normalise(text, default_country)
+    digests: dict[str, str] = {}
+    sealed = {}
+    for form, plain in normal.items():  # most forms of most people are equal: hash each text once
+        if plain not in digests:
+            digests[plain] = digest(plain)
+        sealed[form] = digests[plain]
+    return sealed
+
+
+def split_full_name(full_name: str) -> tuple[str, str] | None:
+    """First and last name of a full one (`Ada King`, `King, Ada`); None where there is only one word."""
+    last, comma, first = full_name.partition(",")
+    words = full_name.split()
+    if comma and first.split() and last.split():
+        return first.split()[0], last.strip()
+    return (words[0], words[-1]) if len(words) > 1 and not comma else None
+
+
+def seal_all(kind: str, values: Iterable[Any], default_country: str | None) -> tuple[dict[str, list[str]], str | None]:
+    """Seal several values of one kind: `{form: [digest, ...]}` without repeats, and the reason of the last unusable one."""
+    sealed: dict[str, list[str]] = {}
+    reason = None
+    for value in values:
+        try:
+            forms = seal(kind, value, default_country)
+        except Unusable as problem:
+            reason = str(problem)
+            continue
+        for form, hexdigest in forms.items():
+            seen = sealed.setdefault(form, [])
+            if hexdigest not in seen:
+                seen.append(hexdigest)
+    return sealed, reason

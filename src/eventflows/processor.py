@@ -1,0 +1,158 @@
+"""The OpenTelemetry building blocks: processors and exporters that feed the pipeline.
+
+A span event is caught only on a span that is recorded and sampled; for what survives sampling use `tracer.add_event`, log
+records, or the instrumentor. Behind a batch processor an exporter sees a record after the others did: use the log processor to
+keep raw personal data from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opentelemetry.context import Context, create_key
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from . import config
+from .capture import sealed_attributes
+from .log import Notices
+from .pipeline import Pipeline, current, shared
+
+OURS = create_key("eventflows-record")
+"""Context key of records that carry a conversion which the pipeline has already."""
+
+_notices = Notices()
+
+
+def _pipeline(pipeline: Pipeline | None, providers: Any, options: Mapping[str, Any]) -> Pipeline:
+    """The given one; else one from the given settings; else the process's; else one from the environment."""
+    if pipeline is not None:
+        return pipeline
+    if providers is not None or options:
+        return shared(config.settings(providers, **options))
+    return current() or shared(config.from_environment())
+
+
+def _record_log(pipeline: Pipeline, record: Any) -> Any:
+    """The conversion of a log record, or None."""
+    if not record.event_name:
+        return None
+    time_unix_nano = record.timestamp or record.observed_timestamp
+    return pipeline.record(record.event_name, record.attributes, time_unix_nano)
+
+
+def _record_span(pipeline: Pipeline, span: ReadableSpan) -> None:
+    for event in span.events:
+        pipeline.record(event.name, event.attributes, event.timestamp)
+
+
+class EventFlowsLogRecordProcessor(LogRecordProcessor):
+    """Captures conversions from log records and seals them for the processors after it. Register it first.
+
+    Args:
+        pipeline: From `eventflows.configure` or None for the process's own.
+    """
+
+    def __init__(self, pipeline: Pipeline | None = None) -> None:
+        self._pipeline = _pipeline(pipeline, None, {})
+        self._pipeline.attach(self)
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        record = log_record.log_record
+        if record.context is not None and OURS in record.context:
+            return
+        conversion = _record_log(self._pipeline, record)
+        if conversion is None:
+            return
+        try:
+            attributes: Any = record.attributes
+            sealed = sealed_attributes(attributes, conversion)
+            for key in [key for key in attributes if key not in sealed]:
+                del attributes[key]
+            attributes.update(sealed)
+        except Exception as problem:  # noqa: BLE001 reason: fail closed, and never into the app
+            record.attributes = None
+            _notices.warn("seal", "a record lost its attributes, as it could not be sealed: %s", type(problem).__name__)
+
+    def enabled(self, *, context: Context | None = None, **_: Any) -> bool:
+        """Every record may be a conversion, except those we ask about ourselves."""
+        return context is None or OURS not in context
+
+    def shutdown(self) -> None:
+        self._pipeline.release(self)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._pipeline.force_flush(timeout_millis)
+
+
+class EventFlowsSpanProcessor(SpanProcessor):
+    """Captures conversions from the events of ended, sampled spans."""
+
+    def __init__(self, pipeline: Pipeline | None = None) -> None:
+        self._pipeline = _pipeline(pipeline, None, {})
+        self._pipeline.attach(self)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context is not None and span.context.trace_flags.sampled:
+            _record_span(self._pipeline, span)
+
+    def shutdown(self) -> None:
+        self._pipeline.release(self)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._pipeline.force_flush(timeout_millis)
+
+
+class EventFlowsLogRecordExporter(LogRecordExporter):
+    """The log exporter behind `OTEL_LOGS_EXPORTER=eventflows` and the declarative file.
+
+    Args:
+        pipeline: An existing one; the keyword settings are those of `eventflows.configure`.
+
+    Raises:
+        ConfigurationError: The settings, or without them the environment, are not usable.
+    """
+
+    def __init__(self, providers: Any = None, *, pipeline: Pipeline | None = None, **options: Any) -> None:
+        self._pipeline = _pipeline(pipeline, providers, options)
+        self._pipeline.attach(self)
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        for readable in batch:
+            _record_log(self._pipeline, readable.log_record)
+        return LogRecordExportResult.SUCCESS
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        self._pipeline.release(self, timeout_millis)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._pipeline.force_flush(timeout_millis)
+
+
+class EventFlowsSpanExporter(SpanExporter):
+    """The span exporter behind `OTEL_TRACES_EXPORTER=eventflows`. Unsampled spans never reach an exporter.
+
+    Args:
+        pipeline: An existing one; the keyword settings are those of `eventflows.configure`.
+
+    Raises:
+        ConfigurationError: The settings, or without them the environment, are not usable.
+    """
+
+    def __init__(self, providers: Any = None, *, pipeline: Pipeline | None = None, **options: Any) -> None:
+        self._pipeline = _pipeline(pipeline, providers, options)
+        self._pipeline.attach(self)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        for span in spans:
+            _record_span(self._pipeline, span)
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        self._pipeline.release(self, timeout_millis)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._pipeline.force_flush(int(timeout_millis))

@@ -1,0 +1,236 @@
+"""The contract between the pipeline and a provider, the adapter of one platform.
+
+A provider is constants plus pure functions: no I/O, no clock, no environment. The pipeline asks it three things:
+
+    encode(conversion)           conversion → one wire event, or the reason why the platform cannot take it
+    request(batch)               encoded events of one group → one HTTP request
+    outcomes(response, batch)    the answer → one outcome per event of the batch
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, ClassVar
+
+from ..conversion import Conversion, EventType
+from ..errors import ConfigurationError
+
+DAY_NS = 24 * 3600 * 10**9
+MINUTE_NS = 60 * 10**9
+_NAME = re.compile(r"[A-Za-z][\w.-]*(/[\w.-]+)?")
+
+
+class Unencodable(Exception):
+    """Raised by `encode`: the platform has no place for this conversion.
+
+    Args:
+        reason: Why, in words for a person and without any value of the event (it becomes a counter's label).
+        filtered: True where the platform simply has no such event, False where it would refuse this one.
+    """
+
+    def __init__(self, reason: str, *, filtered: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.filtered = filtered
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One conversion as the platform wants it.
+
+    Attributes:
+        event: The wire object of the event itself.
+        envelope: What the platform wants once per request; only events with equal envelopes share a request.
+        repeatable: Whether the platform recognises a second delivery of this event as the same one.
+    """
+
+    conversion_id: str
+    event: dict[str, Any]
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    repeatable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request without its secrets in the URL, headers or `repr`; the transport puts them in place."""
+
+    method: str
+    url: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secret_params: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back: a status and a body, or (status 0) the reason why nothing did.
+
+    Attributes:
+        json: The parsed body, or None where it is not JSON.
+        sent: False only where the request certainly never reached the platform.
+        retry_after: The header's seconds, where there was one.
+    """
+
+    status: int
+    json: Any = None
+    error: str = ""
+    sent: bool = True
+    retry_after: float | None = None
+
+
+class Status(str, Enum):
+    """What an answer means for one event."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # for good, and this event is why
+    RESEND = "resend"  # not processed because of another event of its batch: send again without that one
+    SUSPECT = "suspect"  # the batch was refused without naming the culprit: send again in halves
+    RETRY = "retry"  # not processed, may work later
+    UNAUTHORIZED = "unauthorized"  # the credentials or the account, not the event
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict on one event. `reason` is free of the event's values: it is logged and counted."""
+
+    status: Status
+    reason: str = ""
+
+
+DELIVERED = Outcome(Status.DELIVERED)
+NOT_THE_CULPRIT = Outcome(Status.RESEND, "another event of the batch was refused")
+
+
+def all_of(batch: Sequence[Encoded], status: Status, reason: str = "") -> list[Outcome]:
+    """The same outcome for every event of the batch."""
+    return [Outcome(status, reason)] * len(batch)
+
+
+def refused_at(batch: Sequence[Encoded], reasons: Mapping[int, str]) -> list[Outcome]:
+    """The events at these indices are refused; the rest was not processed and can go again."""
+    return [Outcome(Status.REFUSED, reasons[i]) if i in reasons else NOT_THE_CULPRIT for i in range(len(batch))]
+
+
+def unanswered(response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    """No usable answer came: send again what the platform would recognise, or what never reached it."""
+    return [
+        Outcome(Status.RETRY, response.error)
+        if encoded.repeatable or not response.sent
+        else Outcome(Status.REFUSED, "the answer was lost, and the platform would count a second delivery twice")
+        for encoded in batch
+    ]
+
+
+def by_http_status(response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    """What an HTTP status means where the body says nothing better."""
+    status, reason = response.status, f"HTTP {response.status}"
+    if status == 0:
+        return unanswered(response, batch)
+    if status in (408, 425, 429) or status >= 500:
+        return all_of(batch, Status.RETRY, reason)
+    if status in (401, 403, 404):
+        return all_of(batch, Status.UNAUTHORIZED, reason)
+    return all_of(batch, Status.SUSPECT, reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """What all providers have in common. Subclasses add their credentials as the first, positional fields.
+
+    Args:
+        name: The id in statistics and for routing: the type (`meta`) or `type/name` (`meta/eu`).
+        endpoint: Replaces scheme, host and path prefix of the platform's URL (sandbox, proxy, tests).
+        events: The neutral types or event names it gets; None means all.
+        extra: Deep-merged into each wire event, for what is not modelled here.
+        test_code: Marks requests as tests, where the platform has such a code.
+
+    Raises:
+        ConfigurationError: A required setting is empty, or a setting has a wrong value.
+    """
+
+    name: str = ""
+    endpoint: str | None = None
+    events: Sequence[str] | None = None
+    extra: Mapping[str, Any] | None = None
+    test_code: str | None = None
+
+    TYPE: ClassVar[str]
+    URL: ClassVar[str]
+    REQUIRED: ClassVar[tuple[str, ...]] = ()
+    METHOD: ClassVar[str] = "POST"
+    SECRETS: ClassVar[tuple[str, ...]] = ()
+    NEEDS_CONSENT: ClassVar[tuple[str, ...]] = ("ad_storage", "ad_user_data")
+    MAX_BATCH: ClassVar[int] = 1000
+    MAX_BYTES: ClassVar[int] = 1_000_000
+    MAX_AGE_NS: ClassVar[int | None] = 7 * DAY_NS
+    MAX_AHEAD_NS: ClassVar[int | None] = 5 * MINUTE_NS  # None: the platform has no limit, the time is set to now
+    EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {}
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.TYPE)
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ConfigurationError(f"{self.TYPE}: name must look like '{self.TYPE}' or '{self.TYPE}/eu'")
+        for key in self.REQUIRED:
+            value = getattr(self, key)
+            if not isinstance(value, str) or not value.strip():
+                raise ConfigurationError(f"{self.name}: {key} is required, a non-empty string")
+        if self.endpoint is not None:
+            if not isinstance(self.endpoint, str) or not self.endpoint.startswith(("http://", "https://")):
+                raise ConfigurationError(f"{self.name}: endpoint must be a URL that starts with http:// or https://")
+            object.__setattr__(self, "endpoint", self.endpoint.rstrip("/"))
+        if self.events is not None:
+            if isinstance(self.events, str) or not all(isinstance(event, str) for event in self.events):
+                raise ConfigurationError(f"{self.name}: events must be a list of conversion types or event names")
+            object.__setattr__(self, "events", tuple(self.events))
+        if self.extra is not None and not isinstance(self.extra, Mapping):
+            raise ConfigurationError(f"{self.name}: extra must be a mapping that is merged into each event")
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{f.name}={'***' if f.name in self.SECRETS else repr(getattr(self, f.name))}"
+            for f in fields(self)
+            if getattr(self, f.name) is not None
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    @property
+    def base_url(self) -> str:
+        return self.endpoint or self.URL
+
+    def max_age_ns(self, conversion: Conversion) -> int | None:
+        """How old this conversion may be when it is sent, in nanoseconds; None is unlimited."""
+        return self.MAX_AGE_NS
+
+    def encode(self, conversion: Conversion) -> Encoded:
+        """Map one conversion to the platform's event.
+
+        Raises:
+            Unencodable: The platform has no such event, or would refuse it.
+        """
+        raise NotImplementedError
+
+    def request(self, batch: Sequence[Encoded]) -> Request:
+        """The request that carries these events, which share one envelope."""
+        raise NotImplementedError
+
+    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+        """One outcome per event of the batch, in its order."""
+        raise NotImplementedError
+
+
+def present(**fields: Any) -> dict[str, Any]:
+    """A wire object without the keys that have nothing to say (None, empty string, empty collection)."""
+    return {
+        key: value for key, value in fields.items() if value is not None and value != "" and value not in ((), [], {})
+    }
+
+
+def scalars(properties: Mapping[str, Any], taken: Iterable[str] = ()) -> dict[str, Any]:
+    """The custom properties that are plain strings, numbers or booleans and do not clash with a modelled key."""
+    reserved = frozenset(taken)
+    return {k: v for k, v in properties.items() if isinstance(v, (str, int, float, bool)) and k not in reserved}

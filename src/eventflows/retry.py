@@ -1,0 +1,48 @@
+"""Pure rules of retrying: how long to wait, and when to give up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential back-off with full jitter, all in seconds. Names and meaning follow the Collector's `retry_on_failure`.
+
+    Attributes:
+        max_elapsed_time: After this long since the first attempt an event is given up.
+    """
+
+    initial_interval: float = 1.0
+    max_interval: float = 30.0
+    multiplier: float = 2.0
+    max_elapsed_time: float = 900.0
+
+    def wait(
+        self, attempt: int, retry_after: float | None = None, jitter: Callable[[float, float], float] = random.uniform
+    ) -> float:
+        """Seconds to wait after the given failed attempt (the first is 1); the platform's Retry-After is a minimum."""
+        ceiling = min(self.max_interval, self.initial_interval * self.multiplier ** min(attempt - 1, 32))
+        return max(jitter(0.0, ceiling), retry_after or 0.0)
+
+
+def retry_after_seconds(header: str | None, now: float) -> float | None:
+    """The seconds of a Retry-After header, in either form of RFC 9110 (10.2.3); None where there is none.
+
+    Args:
+        header: `120` or `Tue, 24 Nov 2026 10:00:00 GMT`.
+        now: Unix time in seconds.
+    """
+    if not header:
+        return None
+    if header.strip().isdigit():
+        return float(header.strip())
+    try:
+        date = parsedate_to_datetime(header)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp() - now)

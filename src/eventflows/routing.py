@@ -1,0 +1,56 @@
+"""Routing: which provider gets which conversion, and which conversion was seen before. Every "no" has a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from .consent import denied
+from .conversion import Conversion, EventType
+from .providers.base import Provider
+from .semconv import event_key
+
+
+def filtered(provider: Provider, conversion: Conversion) -> str | None:
+    """Why this provider does not get this conversion, or None where it does.
+
+    A provider is named by its id (`meta/eu`) or by its type (`meta`, all accounts of it).
+    """
+    ids = {provider.name.lower(), provider.TYPE}
+    if conversion.providers is not None and ids.isdisjoint(conversion.providers):
+        return "not among conversion.providers"
+    if not ids.isdisjoint(conversion.exclude_providers):
+        return "in conversion.exclude_providers"
+    if provider.events is not None and not _wanted(provider.events, conversion):
+        return "not among the provider's events"
+    purpose = denied(provider.NEEDS_CONSENT, conversion.consent)
+    return f"consent: {purpose} denied" if purpose else None
+
+
+def _wanted(events: Sequence[str], conversion: Conversion) -> bool:
+    keys = {event_key(event) for event in events}
+    return event_key(conversion.type.value) in keys or (
+        conversion.type is EventType.CUSTOM and event_key(conversion.name) in keys
+    )
+
+
+class Seen:
+    """The latest conversions by event and id, so that one that comes by two ways counts once.
+
+    Bounded: the oldest are forgotten, which is safe as the ways of one conversion lie seconds apart and the
+    platforms deduplicate by the same id over days.
+    """
+
+    def __init__(self, capacity: int = 16_384) -> None:
+        self._capacity = capacity
+        self._latest: dict[tuple[str, str], object] = {}
+
+    def first(self, conversion: Conversion) -> bool:
+        """Remember the conversion; True where it was not known yet. One atomic step, hence no lock."""
+        mine = object()
+        event = conversion.name if conversion.type is EventType.CUSTOM else conversion.type.value
+        is_first = self._latest.setdefault((event, conversion.id), mine) is mine
+        if len(self._latest) > self._capacity:
+            with suppress(StopIteration, RuntimeError):  # another thread may be making room at this moment
+                self._latest.pop(next(iter(self._latest)), None)
+        return is_first

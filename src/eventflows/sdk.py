@@ -1,0 +1,132 @@
+"""Every private name of the OpenTelemetry SDK that we need, behind functions of our own.
+
+`BatchProcessor` is private API: its constructor and its metrics object changed in 1.41, 1.42 and 1.45. The suite runs against
+the oldest supported and the newest SDK.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from opentelemetry._logs import Logger
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+from opentelemetry.sdk._shared_internal import BatchProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+
+class _NoMetrics:
+    """Takes every call that any version of the SDK makes; the lane counts outcomes itself."""
+
+    def register_queue_size(self, *_: Any, **__: Any) -> None:
+        """The lane reports its own queue."""
+
+    def drop_items(self, *_: Any, **__: Any) -> None:
+        """The lane never lets the queue overflow."""
+
+    def finish_items(self, *_: Any, **__: Any) -> None:
+        """Handing over to the exporter is no outcome."""
+
+
+class _LaneExporter:
+    """What the BatchProcessor calls with each batch."""
+
+    def __init__(self, export: Callable[[list[Any]], None]) -> None:
+        self.export = export
+
+    def shutdown(self) -> None:
+        """The lane closes its transport itself."""
+
+
+class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time only since 1.35
+    """The SDK's queue and background thread, with a flush that does not block and a fork that starts no thread.
+
+    Args:
+        export: Called on the background thread with each batch; must not raise.
+        flush_interval: Seconds until a batch that is not full goes out.
+    """
+
+    def __init__(
+        self, export: Callable[[list[Any]], None], *, name: str, queue_size: int, batch_size: int, flush_interval: float
+    ) -> None:
+        self._flushing = False
+        settings: dict[str, Any] = {
+            "exporter": _LaneExporter(export),
+            "schedule_delay_millis": flush_interval * 1000,
+            "max_export_batch_size": min(batch_size, queue_size),
+            "export_timeout_millis": 30_000,
+            "max_queue_size": queue_size,
+            "exporting": name,
+        }
+        if "metrics" in inspect.signature(BatchProcessor.__init__).parameters:
+            settings["metrics"] = _NoMetrics()
+        super().__init__(**settings)
+
+    def _should_export_batch(self, batch_strategy: Any, num_iterations: int) -> bool:
+        if self._flushing and not self._shutdown_timeout_exceeded:
+            if self._queue:
+                return True
+            self._flushing = False
+        return bool(super()._should_export_batch(batch_strategy, num_iterations))
+
+    def _at_fork_reinit(self) -> None:
+        """The child makes a Batcher of its own when it has work; what is queued here is the parent's."""
+        self._queue.clear()
+        self._worker_awaken = threading.Event()
+
+    def flush_soon(self) -> None:
+        """Have the background thread export all that is queued, without waiting for it."""
+        self._flushing = True
+        self._worker_awaken.set()
+
+    def close_soon(self) -> None:
+        """Take no more, and have the background thread export what is queued and end, without waiting for it."""
+        self._shutdown = True
+        self._worker_awaken.set()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the end after `close_soon`; True where the thread has ended. Afterwards nothing more is exported."""
+        self._worker_thread.join(max(0.0, seconds))
+        self._shutdown_timeout_exceeded = True
+        return not self._worker_thread.is_alive()
+
+
+def put_first(provider: LoggerProvider, processor: LogRecordProcessor) -> bool:
+    """Register a log processor before all that the provider has, so that it sees each record first.
+
+    Returns:
+        False where this SDK does not allow it; the processor is then registered last.
+    """
+    provider.add_log_record_processor(processor)
+    multi: Any = getattr(provider, "_multi_log_record_processor", None)
+    chain: Sequence[LogRecordProcessor] | None = getattr(multi, "_log_record_processors", None)
+    if not isinstance(chain, tuple) or processor not in chain:
+        return False
+    with multi._lock:
+        others = tuple(other for other in multi._log_record_processors if other is not processor)
+        multi._log_record_processors = (processor, *others)
+    return True
+
+
+def remove_log_processor(provider: LoggerProvider, processor: LogRecordProcessor) -> None:
+    """Undo `put_first`."""
+    multi: Any = getattr(provider, "_multi_log_record_processor", None)
+    if isinstance(getattr(multi, "_log_record_processors", None), tuple):
+        with multi._lock:
+            multi._log_record_processors = tuple(p for p in multi._log_record_processors if p is not processor)
+
+
+def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) -> None:
+    """Undo `TracerProvider.add_span_processor`."""
+    active = provider._active_span_processor
+    with active._lock:
+        active._span_processors = tuple(p for p in active._span_processors if p is not processor)
+
+
+def wants_record(logger: Logger, event_name: str, context: Context) -> bool:
+    """Whether any log processor wants a record of this name; SDKs before 1.45 cannot tell, so always."""
+    enabled = getattr(logger, "enabled", None)
+    return bool(enabled(context=context, event_name=event_name)) if enabled is not None else True

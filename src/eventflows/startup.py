@@ -1,0 +1,92 @@
+"""Start and stop: build the process's pipeline and attach it to OpenTelemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry._logs import get_logger_provider, set_logger_provider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+from . import config, pipeline
+from .errors import ConfigurationError
+from .log import logger
+from .processor import EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
+from .providers.base import Provider
+from .sdk import put_first
+
+
+def configure(
+    providers: Sequence[Provider] | Mapping[str, Any] | None = None,
+    *,
+    logger_provider: LoggerProvider | None = None,
+    tracer_provider: TracerProvider | None = None,
+    **options: Any,
+) -> pipeline.Pipeline:
+    """Start delivering conversions.
+
+    Attaches to the LoggerProvider and TracerProvider that the app has, or makes SDK ones where it has none.
+
+    Args:
+        providers: Provider objects, or a mapping of ids to settings; None takes all settings from the environment.
+        logger_provider, tracer_provider: To attach to instead of the global ones.
+        **options: `events`, `default_country`, `endpoint`, `timeout`, `sending_queue`, `retry_on_failure`; see
+            `eventflows.config.settings`.
+
+    Returns:
+        The running pipeline.
+
+    Raises:
+        ConfigurationError: A setting is wrong, or a pipeline is running already.
+    """
+    if pipeline.current() is not None:
+        raise ConfigurationError("EventFlows is configured already; call eventflows.shutdown() first")
+    from_environment = providers is None and not options
+    settings = config.from_environment() if from_environment else config.settings(providers, **options)
+    running = pipeline.shared(settings)
+    logs = logger_provider or _logger_provider()
+    if logs is not None and not put_first(logs, EventFlowsLogRecordProcessor(running)):
+        logger.warning("this LoggerProvider lets no processor be first: those before ours see raw attributes")
+    spans = tracer_provider or _tracer_provider()
+    if spans is not None:
+        spans.add_span_processor(EventFlowsSpanProcessor(running))
+    return running
+
+
+def _logger_provider() -> LoggerProvider | None:
+    existing = get_logger_provider()
+    if isinstance(existing, LoggerProvider):
+        return existing
+    made = LoggerProvider()
+    set_logger_provider(made)
+    return made if get_logger_provider() is made else None
+
+
+def _tracer_provider() -> TracerProvider | None:
+    existing = trace.get_tracer_provider()
+    if isinstance(existing, TracerProvider):
+        return existing
+    made = TracerProvider()
+    trace.set_tracer_provider(made)
+    return made if trace.get_tracer_provider() is made else None
+
+
+def force_flush(timeout_millis: float = 30_000) -> bool:
+    """Deliver what is queued; True where every conversion had its outcome within the timeout."""
+    running = pipeline.current()
+    return running is None or running.force_flush(timeout_millis)
+
+
+def shutdown(timeout_millis: float = 30_000) -> bool:
+    """Deliver what is queued and stop; what is left at the timeout is counted as dropped.
+
+    Returns:
+        True where every conversion had its outcome.
+    """
+    running = pipeline.current()
+    if running is None:
+        return True
+    pipeline.make_current(None)
+    return running.shutdown(timeout_millis)

@@ -1,0 +1,218 @@
+"""Reading single attribute values: each function returns the clean value or raises `Unusable` with the reason."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import unquote_plus, urlsplit
+from uuid import UUID
+
+from .conversion import Item
+from .country import alpha_2
+from .pii import Unusable, contains_email
+from .semconv import ACTION_SOURCES
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_MAX_DEPTH = 6
+
+_ITEM_KEYS: Mapping[str, str] = {
+    **{name: name for name in ("id", "name", "price", "quantity", "category")},
+    **{name: name for name in ("brand", "variant", "coupon", "discount")},
+    **dict.fromkeys(("item_id", "content_id", "product_id", "sku"), "id"),
+    **dict.fromkeys(("item_name", "content_name", "product_name", "title"), "name"),
+    **dict.fromkeys(("item_category", "content_category"), "category"),
+    "item_price": "price",
+    "item_brand": "brand",
+    "item_variant": "variant",
+}
+
+
+def text(value: object) -> str:
+    """A non-empty string without surrounding space; numbers are written out."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal, UUID)):
+        raise Unusable("not a text")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def identifier(value: object) -> str:
+    """A text that is sent as it is, hence never one with an e-mail address in it."""
+    found = text(value)
+    if contains_email(found):
+        raise Unusable("holds an e-mail address")
+    return found
+
+
+def click_id(value: object) -> str:
+    found = identifier(value)
+    if len(found) > 4096 or any(c.isspace() or not c.isprintable() for c in found):
+        raise Unusable("malformed")
+    return found
+
+
+def number(value: object) -> float | int:
+    """A finite number; strings only in the plain form `1234.50`, since `1,234` means two things."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value) if "." in value else int(value)
+    elif isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise Unusable("not a number")
+    return value
+
+
+def count(value: object) -> int:
+    found = number(value)
+    if found < 0 or found != int(found):
+        raise Unusable("not a whole number of pieces")
+    return int(found)
+
+
+def currency(value: object) -> str:
+    code = text(value).upper()
+    if not re.fullmatch("[A-Z]{3}", code):
+        raise Unusable("not an ISO 4217 code")
+    return code
+
+
+def country(value: object) -> str:
+    code = alpha_2(text(value))
+    if code is None:
+        raise Unusable("not an ISO 3166-1 code")
+    return code
+
+
+def client_address(value: object) -> str:
+    found = text(value)
+    if found.startswith("["):
+        found = found[1:].partition("]")[0]
+    elif found.count(":") == 1:
+        found = found.partition(":")[0]
+    try:
+        return str(ip_address(found.partition("%")[0]))
+    except ValueError:
+        raise Unusable("not an IP address") from None
+
+
+def url(value: object) -> str:
+    """A URL; query parameters that hold an e-mail address are cut out of it."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        value = value[0]  # header attributes are lists
+    found = text(value)
+    if any(c.isspace() for c in found):
+        raise Unusable("not a URL")
+    if "@" not in found and "%40" not in found.lower():
+        return found
+    try:
+        parts = urlsplit(found)
+    except ValueError:
+        raise Unusable("not a URL") from None
+    kept = "&".join(pair for pair in parts.query.split("&") if not contains_email(unquote_plus(pair)))
+    fragment = "" if contains_email(unquote_plus(parts.fragment)) else parts.fragment
+    found = parts._replace(query=kept, fragment=fragment, netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if contains_email(unquote_plus(found)):
+        raise Unusable("holds an e-mail address")
+    return found
+
+
+def header(value: object) -> str:
+    """A header's value, which OpenTelemetry writes as a string or as a list of strings."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        value = value[0]
+    return text(value)
+
+
+def flag(value: object) -> bool:
+    found = value if isinstance(value, bool) else str(value).strip().lower()
+    if found in (True, "true", "granted", "1"):
+        return True
+    if found in (False, "false", "denied", "0"):
+        return False
+    raise Unusable("neither granted nor denied")
+
+
+def action_source(value: object) -> str:
+    source = re.sub(r"[\s-]+", "_", text(value).lower())
+    if source not in ACTION_SOURCES:
+        raise Unusable("not an action source")
+    return source
+
+
+def names(value: object) -> frozenset[str]:
+    """Provider ids: a list, or one string with commas."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (Sequence, frozenset, set)):
+        raise Unusable("not a list of provider names")
+    return frozenset(text(part).lower() for part in parts if part)
+
+
+def items(value: object) -> tuple[Item, ...]:
+    """Items as maps, as a JSON string, or as a list of either."""
+    if isinstance(value, str):
+        value = _json(value)
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise Unusable("not a list of items")
+    return tuple(_item(_json(entry) if isinstance(entry, str) else entry) for entry in value)
+
+
+def _json(source: str) -> Any:
+    try:
+        return json.loads(source)
+    except ValueError:
+        raise Unusable("not JSON") from None
+
+
+def _item(entry: object) -> Item:
+    if not isinstance(entry, Mapping):
+        raise Unusable("an item is not a map")
+    found: dict[str, Any] = {}
+    for key, value in entry.items():
+        name = _ITEM_KEYS.get(key)
+        if name is None or value is None or value == "" or (name in found and key != name):
+            continue
+        try:
+            if name in ("price", "discount"):
+                found[name] = number(value)
+            elif name == "quantity":
+                found[name] = count(value)
+            else:
+                found[name] = identifier(value)
+        except Unusable:
+            continue  # the bad field of an item costs neither the item nor its neighbours
+    return Item(**found)
+
+
+def custom(value: object, depth: int = 0) -> Any:
+    """A custom property as plain JSON data."""
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        if contains_email(value):
+            raise Unusable("holds an e-mail address")
+        return value
+    if isinstance(value, (float, Decimal)):
+        return number(value)
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if depth < _MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return {identifier(key): custom(entry, depth + 1) for key, entry in value.items()}
+        if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, (bytes, bytearray)):
+            return [custom(entry, depth + 1) for entry in value]
+    raise Unusable("not a JSON value")
