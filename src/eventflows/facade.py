@@ -88,14 +88,13 @@ class Tracker:
                 return False
             attributes: dict[str, Any] = dict(properties or {})
             attributes.update(_attributes(user_data or {}))
-            for key, value in (
+            told = (
                 (sc.CONVERSION_TYPE, event_type.value if isinstance(event_type, EventType) else event_type),
                 (sc.CONVERSION_ID, event_id),
                 (sc.CONVERSION_PROVIDERS, list(providers) if providers is not None else None),
                 (sc.CONVERSION_EXCLUDE_PROVIDERS, list(exclude_providers) if exclude_providers else None),
-            ):
-                if value is not None:
-                    attributes[key] = value
+            )
+            attributes.update((key, value) for key, value in told if value is not None)
             return running.record(name, attributes, timestamp, always=True) is not None
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             _notices.warn("track", "an event could not be tracked: %s", type(problem).__name__)

@@ -188,9 +188,14 @@ class Lane:
             if encoded:
                 if self._transport is None:
                     self._transport = open_transport(self.provider.METHOD, self._timeout)
-                deliver = delivery.deliver
-                deliver(
-                    self.provider, encoded, self._transport, self._policy, settle, self._closing.wait, self._attempted
+                delivery.deliver(
+                    self.provider,
+                    encoded,
+                    self._transport,
+                    self._policy,
+                    settle,
+                    pause=self._closing.wait,
+                    attempted=self._attempted,
                 )
         except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
             self._settle("dropped", f"internal error ({type(problem).__name__})", len(conversions) - settled)

@@ -56,8 +56,7 @@ def merged(event: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
     result = dict(event)
     for key, value in extra.items():
         known = result.get(key)
-        both = isinstance(known, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(known, value) if both else value
+        result[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
     return result
 
 

@@ -202,7 +202,7 @@ class Provider:
     def base_url(self) -> str:
         return self.endpoint or self.URL
 
-    def max_age_ns(self, conversion: Conversion) -> int | None:
+    def max_age_ns(self, conversion: Conversion) -> int | None:  # noqa: ARG002 reason: providers differ by it
         """How old this conversion may be when it is sent, in nanoseconds; None is unlimited."""
         return self.MAX_AGE_NS
 

@@ -1,0 +1,394 @@
+"""Google Analytics 4, by its Measurement Protocol. `docs/providers/ga4.md` explains the choices made here.
+
+Sources (checked on 2026-11-23): https://developers.google.com/analytics/devguides/collection/protocol/ga4/reference
+with `?client_type=gtag`, its neighbours `sending-events`, `validating-events` and `use-cases`, and
+https://developers.google.com/analytics/devguides/collection/ga4/uid-data
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from ..conversion import Conversion, EventType, Identifiers, Item
+from ..errors import ConfigurationError
+from ..pii import digest, letters, state_code
+from .base import (
+    DAY_NS,
+    Encoded,
+    Outcome,
+    Provider,
+    Request,
+    Response,
+    Status,
+    Unencodable,
+    all_of,
+    by_http_status,
+    present,
+    refused_at,
+    scalars,
+)
+
+REGIONS: Mapping[str, str] = {
+    "us": "https://www.google-analytics.com",
+    "eu": "https://region1.google-analytics.com",
+}
+MAX_NAME = 40  # characters of an event's or a parameter's name
+MAX_PARAMS = 25
+MAX_ITEMS = 200
+MAX_USER_ID = 256
+MAX_HASHES = 3  # e-mail addresses, and as many phone numbers
+ADDRESS_FORMS: Mapping[str, str] = {
+    "sha256_first_name": "first_name.letters",
+    "sha256_last_name": "last_name.letters",
+    "sha256_street": "street.words",
+}
+MAX_VALUE = 100  # characters of a parameter's value, but for these:
+MAX_VALUES: Mapping[str, int] = {"page_title": 300, "page_referrer": 420, "page_location": 1000}
+
+# Without a positive engagement time an event shows in Realtime and is missing in the reports.
+DEFAULT_ENGAGEMENT_TIME_MSEC = 1
+# Google's pages disagree where an event's time belongs: beside `params`, or among them. Only beside them it was
+# seen to work; on top level as well where one time holds for the whole request.
+TIME_FIELD = "timestamp_micros"
+# The strict mode belongs to tests: in production Google advises to leave `validation_behavior` out.
+TEST_VALIDATION = "ENFORCE_RECOMMENDATIONS"
+# The only events GA4 recognises when they come twice, by their transaction_id.
+DEDUPLICATED = frozenset({"purchase", "refund"})
+
+_RESERVED_EVENTS = """
+    ad_activeview ad_click ad_exposure ad_query ad_reward adunit_exposure app_clear_data app_exception app_install
+    app_remove app_store_refund app_store_subscription_cancel app_store_subscription_convert
+    app_store_subscription_renew app_update app_upgrade dynamic_link_app_open dynamic_link_app_update
+    dynamic_link_first_open error firebase_campaign firebase_in_app_message_action firebase_in_app_message_dismiss
+    firebase_in_app_message_impression first_open first_visit notification_dismiss notification_foreground
+    notification_open notification_receive notification_send os_update session_start user_engagement
+"""
+_RECOMMENDED_EVENTS = """
+    ad_impression earn_virtual_currency generate_lead join_group login purchase refund search select_content share
+    sign_up spend_virtual_currency tutorial_begin tutorial_complete add_payment_info add_shipping_info add_to_cart
+    add_to_wishlist begin_checkout remove_from_cart select_item select_promotion view_cart view_item view_item_list
+    view_promotion qualify_lead disqualify_lead working_lead close_convert_lead close_unconvert_lead
+"""
+RESERVED_EVENTS = frozenset(_RESERVED_EVENTS.split())
+RESERVED_APP_EVENTS = frozenset({"ad_impression", "in_app_purchase", "screen_view"})
+RESERVED_PREFIXES = ("_", "firebase_", "ga_", "google_", "gtag.")
+# Google's own, and those that only this module may set: a wrong one would break sessions or switch debugging on.
+RESERVED_PARAMS = frozenset({"firebase_conversion", "session_id", "engagement_time_msec", "debug_mode", "items"})
+
+# The layouts are not documented by Google: `GA1.<n>.<random>.<seconds>`, `GS1.<n>.<session>.<number>…` and, since
+# May 2025, `GS2.<n>.s<session>$o<number>$…` in any order.
+_CLIENT_ID = re.compile(r"(?:GA[0-9]\.[0-9-]+\.)?([1-9][0-9]{0,18}\.[1-9][0-9]{0,18})")
+_SESSION = r"([1-9][0-9]{0,17})"
+_SESSION_ID = re.compile(rf"{_SESSION}|GS1\.[0-9-]+\.{_SESSION}(?:\..*)?|GS2\.[0-9-]+\.(?:.*\$)?s{_SESSION}(?:\$.*)?")
+_ISO_REGION = re.compile(r"([A-Za-z]{2})-[A-Za-z0-9]{1,3}")
+_EVENT_INDEX = re.compile(r"(?:\$\.)?events(?:\[|\.)(\d+)\b")
+_DESCRIBED_INDEX = re.compile(r"Event at index: \[(\d+)\]")
+_CODE = re.compile(r"[A-Z_]{1,40}")
+_PATH = re.compile(r"[\w.\[\]$]{1,120}")
+
+
+@dataclass(frozen=True, repr=False)
+class GA4Provider(Provider):
+    """Google Analytics 4: a web stream (`measurement_id`) or an app stream (`firebase_app_id`).
+
+    Args:
+        measurement_id: The web stream's id, such as `G-FJ0RD1AMP9`.
+        api_secret: A Measurement Protocol API secret of the stream.
+        firebase_app_id: The app stream's id, instead of a measurement id.
+        region: `"eu"` collects on Google's EU host.
+        debug_mode: Marks the events for DebugView. They are recorded all the same.
+        test_mode: Sends to the validation server, which checks strictly and records nothing.
+
+    Raises:
+        ConfigurationError: Not exactly one of the two ids, no secret, or a wrong value.
+    """
+
+    measurement_id: str | None = None
+    api_secret: str | None = None
+    firebase_app_id: str | None = None
+    region: str | None = None
+    debug_mode: bool = False
+    test_mode: bool = False
+
+    TYPE: ClassVar[str] = "ga4"
+    URL: ClassVar[str] = REGIONS["us"]
+    REQUIRED: ClassVar[tuple[str, ...]] = ("api_secret",)
+    SECRETS: ClassVar[tuple[str, ...]] = ("api_secret",)
+    NEEDS_CONSENT: ClassVar[tuple[str, ...]] = ("analytics_storage",)
+    MAX_BATCH: ClassVar[int] = 25
+    MAX_BYTES: ClassVar[int] = 126_000  # of a body that must stay below 130 kB; the rest is for the envelope
+    MAX_AGE_NS: ClassVar[int | None] = 3 * DAY_NS  # Google silently moves an older event to 72 hours ago
+    MAX_AHEAD_NS: ClassVar[int | None] = None
+    EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
+        EventType.PAGE_VIEW: "page_view",
+        EventType.VIEW_CONTENT: "view_item",
+        EventType.SEARCH: "search",
+        EventType.ADD_TO_CART: "add_to_cart",
+        EventType.ADD_TO_WISHLIST: "add_to_wishlist",
+        EventType.INITIATE_CHECKOUT: "begin_checkout",
+        EventType.ADD_PAYMENT_INFO: "add_payment_info",
+        EventType.PURCHASE: "purchase",
+        EventType.LEAD: "generate_lead",
+        EventType.SIGN_UP: "sign_up",
+        EventType.SUBSCRIBE: "subscribe",  # this and the next four are custom events to GA4
+        EventType.START_TRIAL: "start_trial",
+        EventType.CONTACT: "contact",
+        EventType.SCHEDULE: "schedule",
+        EventType.SUBMIT_APPLICATION: "submit_application",
+        EventType.DOWNLOAD: "file_download",
+        EventType.REFUND: "refund",
+    }
+    STANDARD_EVENTS: ClassVar[frozenset[str]] = frozenset(_RECOMMENDED_EVENTS.split())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, value in (("measurement_id", self.measurement_id), ("firebase_app_id", self.firebase_app_id)):
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise ConfigurationError(f"{self.name}: {key} must be a non-empty string")
+        if (self.measurement_id is None) == (self.firebase_app_id is None):
+            raise ConfigurationError(f"{self.name}: either measurement_id (web) or firebase_app_id (app) is required")
+        if self.region is not None and self.region not in REGIONS:
+            raise ConfigurationError(f"{self.name}: region must be 'eu' or 'us'")
+        for key in ("debug_mode", "test_mode"):
+            if not isinstance(getattr(self, key), bool):
+                raise ConfigurationError(f"{self.name}: {key} must be true or false")
+
+    @property
+    def base_url(self) -> str:
+        return self.endpoint or REGIONS[self.region or "us"]
+
+    def encode(self, conversion: Conversion) -> Encoded:
+        name = self._event_name(conversion)
+        params = _params(conversion, name, self.debug_mode)
+        event = {"name": name, TIME_FIELD: conversion.time_unix_nano // 1000, "params": params}
+        # An app stream deduplicates nothing.
+        repeatable = name in DEDUPLICATED and "transaction_id" in params and self.firebase_app_id is None
+        return Encoded(conversion.id, event, self._envelope(conversion), repeatable)
+
+    def request(self, batch: Sequence[Encoded]) -> Request:
+        body: dict[str, Any] = dict(batch[0].envelope)
+        times = {encoded.event.get(TIME_FIELD) for encoded in batch}
+        if len(times) == 1:
+            body |= present(**{TIME_FIELD: times.pop()})
+        if self.test_mode:
+            body["validation_behavior"] = TEST_VALIDATION
+        body["events"] = [encoded.event for encoded in batch]
+        path = "/debug/mp/collect" if self.test_mode else "/mp/collect"
+        key = "measurement_id" if self.measurement_id is not None else "firebase_app_id"
+        stream = quote(self.measurement_id or self.firebase_app_id or "", safe=":")  # Google wants the colons as such
+        return Request(
+            method="POST",
+            url=f"{self.base_url}{path}?{key}={stream}",
+            body=body,
+            secret_params={"api_secret": self.api_secret or ""},
+        )
+
+    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+        status = response.status
+        if 200 <= status < 300:
+            # All that a 2xx says is that the request arrived; GA4 never tells more.
+            return _validated(response, batch) if self.test_mode else all_of(batch, Status.DELIVERED)
+        if status in (0, 408, 413, 425, 429) or status >= 500:
+            return by_http_status(response, batch)
+        return all_of(batch, Status.REFUSED, f"HTTP {status}")
+
+    def _event_name(self, conversion: Conversion) -> str:
+        if conversion.type in self.EVENT_NAMES:
+            return self.EVENT_NAMES[conversion.type]
+        key = re.sub(r"[\W_]+", "", conversion.name).casefold()
+        name = _STANDARD_BY_KEY.get(key) or _slug(conversion.name)
+        if name in RESERVED_EVENTS or (self.firebase_app_id is not None and name in RESERVED_APP_EVENTS):
+            name = f"e_{name}"[:MAX_NAME]
+        return name
+
+    def _envelope(self, conversion: Conversion) -> dict[str, Any]:
+        user, request, consent = conversion.user, conversion.request, conversion.consent
+        app = conversion.device.app_instance_id if self.firebase_app_id is not None else None
+        if self.firebase_app_id is not None and not app:
+            raise Unencodable("GA4 app streams need conversion.app_instance_id")
+        personalization = False if conversion.limited_data_use else consent.ad_personalization
+        return present(
+            app_instance_id=app,
+            client_id=None if app else _client_id(conversion),
+            user_id=next((i for i in user.user_id if 0 < len(i) <= MAX_USER_ID and "@" not in i), None),
+            consent=present(ad_user_data=_choice(consent.ad_user_data), ad_personalization=_choice(personalization)),
+            ip_override=request.client_address,
+            # Google ignores ip_override beside user_location, and user_agent beside device.
+            user_location=None if request.client_address else _location(user),
+            user_agent=request.user_agent,
+            device=None if request.user_agent else present(language=request.language),
+            user_data=None if consent.ad_user_data is False else _user_data(user),
+        )
+
+
+_STANDARD_BY_KEY = {name.replace("_", ""): name for name in GA4Provider.STANDARD_EVENTS}
+
+
+def _slug(name: str) -> str:
+    """A name GA4 takes, for an event or a parameter: `Lamp configured!` → `Lamp_configured_`."""
+    slug = re.sub(r"[^A-Za-z0-9_]", "_", name.strip())
+    if not slug[:1].isalpha() or slug.startswith(RESERVED_PREFIXES):
+        slug = f"e_{slug}"
+    return slug[:MAX_NAME]
+
+
+def _choice(granted: bool | None) -> str | None:
+    return None if granted is None else "GRANTED" if granted else "DENIED"
+
+
+# --- who -----------------------------------------------------------------------------------------------------------
+
+
+def _client_id(conversion: Conversion) -> str:
+    """The browser's id from the `_ga` cookie, else one of the same layout that stays the same for the same person."""
+    if match := _CLIENT_ID.fullmatch(conversion.clicks.get("ga_client_id", "").strip()):
+        return match[1]
+    seed = digest(next(_traces(conversion)))
+    random, seconds = int(seed[:16], 16), int(seed[16:32], 16)
+    return f"{1 + random % (2**31 - 1)}.{1_000_000_000 + seconds % 700_000_000}"
+
+
+def _traces(conversion: Conversion) -> Iterator[str]:
+    """What tells this person from others, the most lasting trace first."""
+    user, request = conversion.user, conversion.request
+    if user.user_id:
+        yield f"user_id {user.user_id[0]}"
+    for form in ("email.lower", "phone.e164"):
+        if user.sealed.get(form):
+            yield f"{form} {user.sealed[form][0]}"
+    if request.session_id:
+        yield f"session_id {request.session_id}"
+    if request.client_address:
+        yield f"client {request.client_address} {request.user_agent or ''}"
+    yield f"conversion {conversion.id}"
+
+
+def _session_id(conversion: Conversion) -> int | None:
+    match = _SESSION_ID.fullmatch(conversion.clicks.get("ga_session_id", "").strip())
+    return int(match[1] or match[2] or match[3]) if match else None
+
+
+def _user_data(user: Identifiers) -> dict[str, Any]:
+    hashed = {field: user.sealed[form][0] for field, form in ADDRESS_FORMS.items() if user.sealed.get(form)}
+    postal_code = re.sub(r"[.~]", "", user.postal_code or "").strip()
+    region = letters(re.sub(r"^[A-Za-z]{2}-", "", (user.region or "").strip()))
+    place = present(city=letters(user.city or ""), region=region, postal_code=postal_code, country=user.country)
+    return present(
+        sha256_email_address=list(user.sealed.get("email.gmail", ())[:MAX_HASHES]),
+        sha256_phone_number=list(user.sealed.get("phone.e164", ())[:MAX_HASHES]),
+        address=[hashed | place] if hashed or postal_code else None,  # a city alone is nobody's address
+    )
+
+
+def _location(user: Identifiers) -> dict[str, Any]:
+    """The place in ISO codes; a region that is only known by name is left out, but for the states of the US."""
+    region = (user.region or "").strip()
+    iso = _ISO_REGION.fullmatch(region)
+    country = user.country or (iso[1].upper() if iso else None)
+    code = state_code(region, country).upper() if iso or country == "US" else region
+    known = re.fullmatch(r"[A-Z]{2}" if country == "US" else r"[A-Z0-9]{1,3}", code)
+    if not country or not known or (iso and iso[1].upper() != country):
+        return present(country_id=country, city=user.city)
+    return present(country_id=country, region_id=f"{country}-{code}", city=user.city)
+
+
+# --- what ----------------------------------------------------------------------------------------------------------
+
+
+def _params(conversion: Conversion, name: str, debug_mode: bool) -> dict[str, Any]:
+    """What GA4 knows comes first, so that custom properties are what the limit of 25 cuts off."""
+    value = conversion.value
+    params = present(
+        session_id=_session_id(conversion),
+        engagement_time_msec=_engagement_time(conversion.properties),
+        debug_mode=1 if debug_mode else None,
+        transaction_id=_transaction_id(conversion, name),
+        currency=conversion.currency,
+        value=abs(value) if value is not None and name == "refund" else value,
+        coupon=_cut("coupon", conversion.coupon),
+        shipping=conversion.shipping,
+        tax=conversion.tax,
+        search_term=_cut("search_term", conversion.search_term),
+        page_location=_cut("page_location", conversion.request.url),
+        page_referrer=_cut("page_referrer", conversion.request.referrer),
+        page_title=_cut("page_title", conversion.request.page_title),
+        items=[_item(item) for item in conversion.items if item.id or item.name][:MAX_ITEMS],
+    )
+    for key, custom in scalars(conversion.properties, RESERVED_PARAMS).items():
+        slug = _slug(key)
+        if len(params) == MAX_PARAMS:
+            break
+        unusable = custom == "" or (isinstance(custom, float) and not math.isfinite(custom))
+        if not unusable and slug not in params and slug not in RESERVED_PARAMS and re.search(r"[A-Za-z0-9]", key):
+            params[slug] = _cut(slug, custom) if isinstance(custom, str) else custom
+    return params
+
+
+def _transaction_id(conversion: Conversion, name: str) -> str | None:
+    """The order; for a purchase without one the conversion's id, so that GA4 recognises a repeated delivery.
+
+    An id that is too long is left out: cut, it could be the id of another order.
+    """
+    candidates = (conversion.order_id, conversion.id if name == "purchase" else None)
+    return next((one for one in candidates if one and len(one) <= MAX_VALUE), None)
+
+
+def _engagement_time(properties: Mapping[str, Any]) -> int:
+    given = properties.get("engagement_time_msec")
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given) and given >= 1:
+        return int(given)
+    return DEFAULT_ENGAGEMENT_TIME_MSEC
+
+
+def _cut(name: str, text: str | None) -> str | None:
+    return text and text[: MAX_VALUES.get(name, MAX_VALUE)]
+
+
+def _item(item: Item) -> dict[str, Any]:
+    return present(
+        item_id=_cut("item_id", item.id),
+        item_name=_cut("item_name", item.name),
+        price=item.price,
+        quantity=item.quantity,
+        item_category=_cut("item_category", item.category),
+        item_brand=_cut("item_brand", item.brand),
+        item_variant=_cut("item_variant", item.variant),
+        coupon=_cut("coupon", item.coupon),
+        discount=item.discount,
+    )
+
+
+# --- the validation server's answer --------------------------------------------------------------------------------
+
+
+def _validated(response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    messages = response.json.get("validationMessages", []) if isinstance(response.json, Mapping) else None
+    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+        return all_of(batch, Status.SUSPECT, "the validation server's answer is not readable")
+    if not messages:
+        return all_of(batch, Status.DELIVERED)
+    reasons: dict[int, str] = {}
+    for message in messages:
+        index = _index(message)
+        if index is not None and index < len(batch):
+            reasons.setdefault(index, _reason(message))
+    return refused_at(batch, reasons) if reasons else all_of(batch, Status.SUSPECT, _reason(messages[0]))
+
+
+def _index(message: Mapping[str, Any]) -> int | None:
+    """Which event is meant. Some messages name it only in their description, of which nothing else is read."""
+    path, description = str(message.get("fieldPath", "")), str(message.get("description", ""))
+    match = _EVENT_INDEX.match(path) or _DESCRIBED_INDEX.match(description)
+    return int(match[1]) if match else None
+
+
+def _reason(message: Mapping[str, Any]) -> str:
+    """The code and the path; the description repeats values of the event."""
+    code, path = str(message.get("validationCode", "")), str(message.get("fieldPath", ""))
+    reason = code if _CODE.fullmatch(code) else "refused by the validation server"
+    return f"{reason} at {path}" if _PATH.fullmatch(path) else reason

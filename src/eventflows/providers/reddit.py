@@ -1,0 +1,240 @@
+"""Reddit, by its Conversions API v3. `docs/providers/reddit.md` explains the choices made here.
+
+Sources (checked on 2026-11-23): https://ads-api.reddit.com/api/v3/openapi.json (operation `post_conversion_events`),
+https://github.com/reddit/reddit-ss-gtm-template (Reddit's own server tag), and on https://business.reddithelp.com the
+pages "Manual advanced matching", "Event deduplication" and "About event metadata".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from ..conversion import Conversion, EventType, Identifiers, Item
+from ..errors import ConfigurationError
+from ..pii import digest, mobile_id, state_code
+from .base import (
+    DAY_NS,
+    MINUTE_NS,
+    Encoded,
+    Outcome,
+    Provider,
+    Request,
+    Response,
+    Status,
+    Unencodable,
+    all_of,
+    by_http_status,
+    present,
+    refused_at,
+)
+
+MAX_CUSTOM_NAME = 64
+MAX_ORDER_ID = 100
+
+# Only upper case is accepted, whatever public examples show.
+ACTION_SOURCES: Mapping[str, str] = {"website": "WEBSITE", "app": "APP", "physical_store": "PHYSICAL_STORE"}
+OTHER_SOURCE = "OTHER"
+
+# The platform has no tracking type for these. Some send them as LEAD, which spoils campaigns that optimise for leads.
+CUSTOM_NAMES: Mapping[EventType, str] = {
+    EventType.INITIATE_CHECKOUT: "InitiateCheckout",
+    EventType.ADD_PAYMENT_INFO: "AddPaymentInfo",
+    EventType.SUBSCRIBE: "Subscribe",
+    EventType.START_TRIAL: "StartTrial",
+    EventType.CONTACT: "Contact",
+    EventType.SCHEDULE: "Schedule",
+    EventType.SUBMIT_APPLICATION: "SubmitApplication",
+    EventType.DOWNLOAD: "Download",
+    EventType.REFUND: "Refund",
+}
+
+# The specification allows every metadata field on every event, the help pages only these. They are followed.
+REVENUE_TYPES = frozenset({"PURCHASE", "ADD_TO_CART", "ADD_TO_WISHLIST", "LEAD", "SIGN_UP", "CUSTOM"})
+COUNTED_TYPES = frozenset({"PURCHASE", "ADD_TO_CART", "ADD_TO_WISHLIST", "CUSTOM"})
+TYPES_WITHOUT_PRODUCTS = frozenset({"PAGE_VISIT", "SEARCH"})
+
+# Sources disagree on the e-mail: without dots and +alias, or letters and digits only. Reddit's help page and its
+# example say the latter.
+EMAIL_FORM = "email.alnum"
+# One manual hashes the phone number's digits; the specification's example hashes the plus as well.
+PHONE_FORM = "phone.e164"
+EXTERNAL_ID_FORM = "external_id.trim"
+
+# The test id is the one that Event Testing in the Events Manager shows. Without a `test_code` the pixel's id is used,
+# which is an assumption: no public page says that they are the same.
+TEST_ID_FALLBACK = "pixel_id"
+
+MATCH_KEYS = frozenset({"email", "phone_number", "external_id", "uuid", "idfa", "aaid"})
+# `_rdt_uuid` is `<milliseconds>.<uuid>`; one that is not an RFC 4122 UUID sinks the whole request.
+_UUID = re.compile(
+    r"(?:[0-9]+\.)?[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+)
+_ISO_REGION = re.compile(r"([A-Za-z]{2})-[A-Za-z0-9]{1,3}")
+_EVENT_INDEX = re.compile(r"\bevents\[(\d+)\]")
+_PATH = re.compile(r"[\w.\[\]$]{1,120}")
+
+
+@dataclass(frozen=True, repr=False)
+class RedditProvider(Provider):
+    """Reddit's Conversions API, version 3.
+
+    Args:
+        pixel_id: The pixel's id, such as `a2_f3x9k1`; usually equal to the ad account's.
+        access_token: A conversion access token from the Events Manager.
+        test_mode: Shows the events under Event Testing, with `test_code` as test id where that is given.
+
+    Raises:
+        ConfigurationError: A required setting is empty, or a setting has a wrong value.
+    """
+
+    pixel_id: str
+    access_token: str
+    test_mode: bool = False
+
+    TYPE: ClassVar[str] = "reddit"
+    URL: ClassVar[str] = "https://ads-api.reddit.com"
+    REQUIRED: ClassVar[tuple[str, ...]] = ("pixel_id", "access_token")
+    SECRETS: ClassVar[tuple[str, ...]] = ("access_token",)
+    MAX_BATCH: ClassVar[int] = 1000
+    MAX_AGE_NS: ClassVar[int | None] = 7 * DAY_NS  # "must be less than 168h0m0s old"
+    MAX_AHEAD_NS: ClassVar[int | None] = 5 * MINUTE_NS  # not published; what others found
+    EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
+        EventType.PAGE_VIEW: "PAGE_VISIT",
+        EventType.VIEW_CONTENT: "VIEW_CONTENT",
+        EventType.SEARCH: "SEARCH",
+        EventType.ADD_TO_CART: "ADD_TO_CART",
+        EventType.ADD_TO_WISHLIST: "ADD_TO_WISHLIST",
+        EventType.PURCHASE: "PURCHASE",
+        EventType.LEAD: "LEAD",
+        EventType.SIGN_UP: "SIGN_UP",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.test_mode, bool):
+            raise ConfigurationError(f"{self.name}: test_mode must be true or false")
+
+    @property
+    def test_id(self) -> str | None:
+        """What marks the request as a test, or None."""
+        return self.test_code or (getattr(self, TEST_ID_FALLBACK) if self.test_mode else None)
+
+    def encode(self, conversion: Conversion) -> Encoded:
+        source = ACTION_SOURCES.get(conversion.action_source, OTHER_SOURCE)
+        tracking_type = self.EVENT_NAMES.get(conversion.type, "CUSTOM")
+        in_store = source == "PHYSICAL_STORE"  # takes neither click id nor browser or device ids
+        click_id = None if in_store else conversion.clicks.get("rdt_cid")
+        user = _user(conversion, device=not in_store)
+        if not click_id and not MATCH_KEYS & user.keys() and not {"ip_address", "user_agent"} <= user.keys():
+            raise Unencodable(
+                "Reddit has nothing to match on: it needs a click id, an e-mail, phone, user or device id, "
+                "the _rdt_uuid cookie, or an IP address with a user agent"
+            )
+        event: dict[str, Any] = {
+            "event_at": conversion.time_unix_nano // 10**6,
+            "action_source": source,
+            "type": {"tracking_type": tracking_type},
+        }
+        if tracking_type == "CUSTOM":
+            event["type"]["custom_event_name"] = CUSTOM_NAMES.get(conversion.type, conversion.name)[:MAX_CUSTOM_NAME]
+        event |= present(
+            click_id=click_id,
+            event_source_url=conversion.request.url if source == "WEBSITE" else None,
+            referrer_url=conversion.request.referrer,
+            user=user,
+            metadata=_metadata(conversion, tracking_type),
+        )
+        return Encoded(conversion.id, event)
+
+    def request(self, batch: Sequence[Encoded]) -> Request:
+        return Request(
+            method="POST",
+            url=f"{self.base_url}/api/v3/pixels/{quote(self.pixel_id, safe='')}/conversion_events",
+            body={"data": present(test_id=self.test_id) | {"events": [encoded.event for encoded in batch]}},
+            secret_headers={"Authorization": f"Bearer {self.access_token}"},
+        )
+
+    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+        if 200 <= response.status < 300:
+            return all_of(batch, Status.DELIVERED)
+        if response.status == 400:
+            # One bad event refuses the whole request ("None were processed"), but the answer says which it was.
+            reasons = _refused(response.json, len(batch))
+            if reasons:
+                return refused_at(batch, reasons)
+        return by_http_status(response, batch)
+
+
+def _user(conversion: Conversion, *, device: bool) -> dict[str, Any]:
+    user, request = conversion.user, conversion.request
+
+    def first(form: str) -> str | None:
+        return next(iter(user.sealed.get(form, ())), None)
+
+    found = present(
+        email=first(EMAIL_FORM),
+        phone_number=first(PHONE_FORM),
+        external_id=first(EXTERNAL_ID_FORM),
+        ip_address=request.client_address,  # plain, as in Reddit's own tag, though older clients hashed it
+        user_agent=request.user_agent,
+    )
+    if device:
+        uuid = conversion.clicks.get("rdt_uuid", "").strip()
+        if _UUID.fullmatch(uuid):
+            found["uuid"] = uuid
+        mobile = mobile_id(conversion.device.advertising_id or "", None)
+        if mobile is not None:
+            found["idfa" if mobile[0] == "idfa" else "aaid"] = digest(mobile[1])
+    if conversion.limited_data_use or conversion.consent.ad_personalization is False:
+        found["data_processing_options"] = {"modes": ["LDU"]} | _place(user)
+    return found
+
+
+def _place(user: Identifiers) -> dict[str, Any]:
+    """The place in ISO codes; a region that is only known by name is left out, but for the states of the US."""
+    region = (user.region or "").strip()
+    iso = _ISO_REGION.fullmatch(region)
+    country = user.country or (iso[1].upper() if iso else None)
+    code = state_code(region, country).upper() if iso or country == "US" else region
+    known = re.fullmatch(r"[A-Z]{2}" if country == "US" else r"[A-Z0-9]{1,3}", code)
+    if not country or not known or (iso and iso[1].upper() != country):
+        return present(country=country)
+    return present(country=country, region=code)
+
+
+def _metadata(conversion: Conversion, tracking_type: str) -> dict[str, Any]:
+    revenue = tracking_type in REVENUE_TYPES
+    value = conversion.value
+    if value is not None and conversion.type is EventType.REFUND:
+        value = abs(value)
+    products = () if tracking_type in TYPES_WITHOUT_PRODUCTS else conversion.items
+    return present(
+        conversion_id=conversion.id,
+        order_id=(conversion.order_id or "")[:MAX_ORDER_ID],
+        currency=conversion.currency if revenue else None,
+        value=value if revenue and value is not None and value >= 0 else None,
+        item_count=conversion.quantity if tracking_type in COUNTED_TYPES else None,
+        products=[product for product in map(_product, products) if product],
+    )
+
+
+def _product(item: Item) -> dict[str, Any]:
+    return present(id=item.id, name=item.name, category=item.category, quantity=item.quantity, item_price=item.price)
+
+
+def _refused(body: Any, size: int) -> dict[int, str]:
+    """The refused events of an answer and why: the field, since the message repeats its value."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    fields = error.get("fields") if isinstance(error, Mapping) else None
+    reasons: dict[int, str] = {}
+    for entry in fields if isinstance(fields, list) else ():
+        path = str(entry.get("field", "")) if isinstance(entry, Mapping) else ""
+        match = _EVENT_INDEX.search(path)
+        if match and int(match[1]) < size:
+            named = re.sub(r"\[\d+\]", "[]", path)
+            reasons.setdefault(int(match[1]), f"refused at {named}" if _PATH.fullmatch(named) else "refused")
+    return reasons

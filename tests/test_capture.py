@@ -1,0 +1,237 @@
+"""From attributes to a Conversion: every attribute, alias, recognition rule, and what is left out and why."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventflows import pii
+from eventflows import semconv as sc
+from eventflows.capture import Rules, capture, recognise, sealed_attributes
+from eventflows.conversion import Conversion, EventType, Item
+from tests.conftest import CANARIES, PERSON
+
+NOW = 1_795_455_900_123_456_789
+
+
+def captured(name: str = "Purchase", rules: Rules | None = None, **attributes: Any) -> Conversion:
+    rules = rules or Rules()
+    return capture(name, recognise(name, attributes, rules) or EventType.CUSTOM, attributes, NOW, rules)
+
+
+@pytest.mark.parametrize("event_type", list(EventType))
+def test_every_neutral_type_is_recognised_by_its_name(event_type: EventType) -> None:
+    assert event_type is recognise(event_type.value, {}, Rules())
+    assert event_type is recognise(event_type.value.replace("_", " ").title(), {}, Rules())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("CompletePayment", EventType.PURCHASE), ("complete_payment", EventType.PURCHASE), ("PURCHASE", EventType.PURCHASE),
+        ("generate_lead", EventType.LEAD), ("Generate-Lead", EventType.LEAD), ("SubmitForm", EventType.LEAD),
+        ("CompleteRegistration", EventType.SIGN_UP), ("begin checkout", EventType.INITIATE_CHECKOUT),
+        ("PAGE_VISIT", EventType.PAGE_VIEW), ("view_item", EventType.VIEW_CONTENT), ("Add To Cart", EventType.ADD_TO_CART),
+        ("Donate", EventType.CUSTOM), ("view_cart", EventType.CUSTOM), ("cache.miss", None), ("exception", None),
+    ],
+)  # fmt: skip
+def test_standard_names_are_recognised_in_any_case_and_separators(name: str, expected: EventType | None) -> None:
+    assert expected is recognise(name, {}, Rules())
+
+
+def test_the_events_map_and_conversion_type_decide_before_the_name() -> None:
+    rules = Rules(events={sc.event_key("order.placed"): EventType.PURCHASE})
+    assert EventType.PURCHASE is recognise("order.placed", {}, rules)
+    assert EventType.PURCHASE is recognise("Order-Placed", {}, rules)
+    assert EventType.LEAD is recognise("whatever", {"conversion.type": "lead"}, rules)
+    assert EventType.LEAD is recognise("Purchase", {"conversion.type": "Generate Lead"}, rules)
+    assert EventType.CUSTOM is recognise("whatever", {"conversion.type": "no such type"}, rules)
+    assert None is recognise("whatever", {}, rules)
+
+
+ATTRIBUTES: list[tuple[str, Any, str, Any]] = [
+    ("conversion.id", "ORD-1", "id", "ORD-1"),
+    ("conversion.id", 4711, "id", "4711"),
+    ("conversion.value", "49.99", "value", 49.99),
+    ("conversion.value", Decimal("49.90"), "value", 49.9),
+    ("conversion.value", 0, "value", 0),
+    ("conversion.currency", "usd", "currency", "USD"),
+    ("conversion.order_id", 70331, "order_id", "70331"),
+    ("conversion.quantity", "3", "quantity", 3),
+    ("conversion.search_term", "opal lamp", "search_term", "opal lamp"),
+    ("conversion.coupon", "XMAS", "coupon", "XMAS"),
+    ("conversion.tax", 5, "tax", 5),
+    ("conversion.shipping", 4.9, "shipping", 4.9),
+    ("conversion.action_source", "Physical Store", "action_source", "physical_store"),
+    ("conversion.limited_data_use", "true", "limited_data_use", True),
+    ("conversion.providers", ["meta", "GA4"], "providers", frozenset({"meta", "ga4"})),
+    ("conversion.exclude_providers", "reddit, tiktok", "exclude_providers", frozenset({"reddit", "tiktok"})),
+    ("conversion.consent.ad_storage", "denied", "consent.ad_storage", False),
+    ("conversion.consent.ad_user_data", True, "consent.ad_user_data", True),
+    ("conversion.consent.analytics_storage", "GRANTED", "consent.analytics_storage", True),
+    ("user.id", 8841, "user.user_id", ("8841",)),
+    ("user.id", ["a", "b", "a"], "user.user_id", ("a", "b")),
+    ("geo.locality.name", "Uppsala", "user.city", "Uppsala"),
+    ("geo.region.iso_code", "SE-C", "user.region", "SE-C"),
+    ("geo.postal_code", 75320, "user.postal_code", "75320"),
+    ("geo.country.iso_code", "swe", "user.country", "SE"),
+    ("client.address", "203.0.113.9:5123", "request.client_address", "203.0.113.9"),
+    ("client.address", "[2001:db8::1]:443", "request.client_address", "2001:db8::1"),
+    ("user_agent.original", "Mozilla/5.0", "request.user_agent", "Mozilla/5.0"),
+    ("url.full", "https://shop.example/x?order=1", "request.url", "https://shop.example/x?order=1"),
+    ("http.request.header.referer", ["https://a.example/"], "request.referrer", "https://a.example/"),
+    ("session.id", "s-1", "request.session_id", "s-1"),
+    ("browser.language", "sv-SE", "request.language", "sv-SE"),
+    ("page_title", "Thanks", "request.page_title", "Thanks"),
+    ("conversion.device.advertising_id", "ABC", "device.advertising_id", "ABC"),
+    ("conversion.device.vendor_id", "V", "device.vendor_id", "V"),
+    ("conversion.app_instance_id", "A", "device.app_instance_id", "A"),
+    ("conversion.partner_id", "P", "device.partner_id", "P"),
+]
+
+
+def field(conversion: Conversion, path: str) -> Any:
+    found: Any = conversion
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize(("attribute", "given_value", "path", "expected"), ATTRIBUTES)
+def test_each_attribute_has_its_place(attribute: str, given_value: Any, path: str, expected: Any) -> None:
+    conversion = captured(**{attribute: given_value})
+    assert expected == field(conversion, path)
+    assert () == conversion.left_out
+    assert {} == conversion.properties
+
+
+@pytest.mark.parametrize(("alias", "attribute"), sc.ALIASES.items())
+def test_an_alias_is_read_and_the_attribute_itself_wins(alias: str, attribute: str) -> None:
+    values = {name: value for name, value, _, _ in ATTRIBUTES} | {"conversion.items": [{"id": "A"}]}
+    assert captured("Lead", **{attribute: values[attribute], "event_id": "x"}) == captured(
+        "Lead", **{alias: values[attribute], "event_id": "x"}
+    ) or alias == "event_id"
+    both = captured(**{alias: "" if attribute == "conversion.items" else "zzz", attribute: values[attribute]})
+    assert captured(**{attribute: values[attribute], "event_id": both.id}).left_out == both.left_out
+
+
+@pytest.mark.parametrize("click", sc.CLICK_IDS)
+def test_click_ids_and_cookies(click: str) -> None:
+    """They are taken byte for byte."""
+    assert {click: "AbC.-_"} == captured(**{f"conversion.click.{click}": "AbC.-_"}).clicks
+
+
+def test_click_ids_stand_in_the_landing_url_too() -> None:
+    clicks = captured(**{"url.full": "https://s.example/?fbclid=IwAR_x-1&ScCid=a%2Bb&utm=1"}).clicks
+    assert {"fbclid": "IwAR_x-1", "sc_click_id": "a+b"} == clicks
+
+
+ITEMS = [{"id": 11, "name": "Lamp", "price": "749.5", "quantity": 1}, {"item_id": "29", "item_name": "Bulb", "price": 250}]
+
+
+@pytest.mark.parametrize("items", [ITEMS, json.dumps(ITEMS), [json.dumps(i) for i in ITEMS], tuple(ITEMS)])
+def test_items_as_maps_or_as_json(items: Any) -> None:
+    conversion = captured(items=items)
+    assert (Item("11", "Lamp", 749.5, 1), Item("29", "Bulb", 250, None)) == conversion.items
+    assert 2 == conversion.quantity
+
+
+def test_lists_of_people_are_sealed_each_once() -> None:
+    sealed = captured(**{"user.email": ["a@x.com", "A@x.com ", "b@x.com", "no"], "user.phone": ("+46701234567",)})
+    assert (pii.digest("a@x.com"), pii.digest("b@x.com")) == sealed.user.sealed["email.lower"]
+    assert (pii.digest("+46701234567"),) == sealed.user.sealed["phone.e164"]
+    assert (("user.email", "not an e-mail address"),) == sealed.left_out
+
+
+def test_a_full_name_stands_in_for_missing_parts() -> None:
+    assert (pii.digest("ada"),) == captured(**{"user.full_name": "Ada King"}).user.sealed["first_name.compact"]
+    both = captured(**{"user.full_name": "Ada King", "user.first_name": "Augusta"}).user.sealed
+    assert (pii.digest("augusta"),) == both["first_name.compact"]
+
+
+def test_national_phone_numbers_need_the_default_country() -> None:
+    assert "phone.e164" not in captured(**{"user.phone": "070-123 45 67"}).user.sealed
+    swedish = captured(rules=Rules(default_country="SE"), **{"user.phone": "070-123 45 67"})
+    assert (pii.digest("+46701234567"),) == swedish.user.sealed["phone.e164"]
+
+
+class Colour(Enum):
+    OPAL = "opal"
+
+
+LEFT_OUT: list[tuple[str, Any]] = [
+    ("value", "1,234"), ("value", float("nan")), ("value", True), ("currency", "dollars"), ("items", "not json"),
+    ("quantity" if False else "num_items", 1.5), ("ip_address", "999.1.1.1"), ("user.country", "Sverige"),
+    ("conversion.click.fbc", "has space"), ("conversion.consent.ad_storage", "perhaps"), ("email", "me@x.com"),
+    ("first_name", "Ada"), ("note", "write to me@x.com"), ("deep", {"a": ["me@x.com"]}), ("inf", float("inf")),
+    ("object", object()), ("bytes", b"x"), ("conversion.action_source", "moon"), ("order_id", "me@x.com"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("attribute", "bad"), LEFT_OUT)
+def test_a_bad_field_is_left_out_with_a_reason_and_the_event_goes(attribute: str, bad: Any) -> None:
+    conversion = captured(**{attribute: bad, "plan": "annual"})
+    assert [attribute] == [name for name, _ in conversion.left_out]
+    assert {"plan": "annual"} == conversion.properties
+    assert "me@x.com" not in repr(conversion)
+
+
+def test_custom_properties_become_plain_json() -> None:
+    given_properties = {"colour": Colour.OPAL, "price_net": Decimal("9.5"), "tags": ("a", "b"), "deep": {"n": 1}, "on": True}
+    expected = {"colour": "opal", "price_net": 9.5, "tags": ["a", "b"], "deep": {"n": 1}, "on": True}
+    assert expected == captured(**given_properties).properties
+
+
+def test_an_email_in_a_url_is_cut_out_of_it() -> None:
+    url = "https://shop.example/thanks?order=1&mail=Zoe%40example.com&x=2"
+    assert "https://shop.example/thanks?order=1&x=2" == captured(**{"url.full": url}).request.url
+
+
+def test_a_user_id_that_is_an_email_is_only_used_hashed() -> None:
+    conversion = captured(**{"user.id": "zoe@example.com"})
+    assert () == conversion.user.user_id
+    assert (pii.digest("zoe@example.com"),) == conversion.user.sealed["external_id.trim"]
+
+
+def test_the_default_id_is_the_same_on_every_route_when_there_is_an_order() -> None:
+    assert "purchase-70331" == captured("Purchase", order_id="70331").id == captured("CompletePayment", order_id=70331).id
+    assert "Gift Wrapped-7" == captured("Gift Wrapped", order_id=7).id
+    assert captured().id != captured().id
+
+
+def test_nanoseconds_are_kept() -> None:
+    assert NOW == captured().time_unix_nano
+
+
+def test_nothing_raw_is_left_in_the_conversion_or_in_what_others_see() -> None:
+    conversion = captured(**PERSON)
+    shown = sealed_attributes(PERSON, conversion)
+    for canary in CANARIES:
+        assert canary not in repr(conversion).lower()
+        assert canary not in repr(shown).lower()
+
+
+def test_what_others_see_makes_the_same_conversion_elsewhere() -> None:
+    """A gateway that gets the sealed record over OTLP can build every payload."""
+    attributes = {**PERSON, "user.id": "8841", "order_id": "1", "value": 5, "currency": "EUR", "items": ITEMS, "plan": "a"}
+    here = captured(**attributes)
+    assert here == captured(**sealed_attributes(attributes, here))
+
+
+@given(st.dictionaries(
+    st.one_of(st.sampled_from([*sc.ALIASES, *sc.SEALED_ATTRIBUTES, "conversion.type", "user.id", "items"]), st.text()),
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()),
+        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)), max_leaves=5,
+    ), max_size=6,
+))  # fmt: skip
+def test_no_attributes_whatsoever_raise(attributes: dict[str, Any]) -> None:
+    """And what comes out is JSON that any parser takes."""
+    conversion = captured("Purchase", **{k: v for k, v in attributes.items() if k not in ("name", "rules")})
+    json.dumps(conversion.properties, allow_nan=False)

@@ -1,0 +1,122 @@
+"""Wrong settings: one clear error at start that names the key and what is allowed. Right ones: the same from every side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import eventflows
+from eventflows import ConfigurationError, ConsoleProvider, GA4Provider, MetaProvider, RedditProvider, config
+from eventflows.conversion import EventType
+
+META = {"pixel_id": "123", "access_token": "abc"}
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({}, "providers: none configured"),
+    ({"providers": []}, "console, ga4, meta, reddit, tiktok"),
+    ({"providers": {"metta": META}}, "no provider of type 'metta'"),
+    ({"providers": {"meta": {**META, "pixelid": 1}}}, "did you mean providers.meta.pixel_id?"),
+    ({"providers": {"meta": {"pixel_id": "123"}}}, "providers.meta.access_token: required"),
+    ({"providers": [object()]}, "object is not a Provider"),
+    ({"providers": [ConsoleProvider(), ConsoleProvider()]}, "two are named 'console'"),
+    ({"provider": {}}, "did you mean providers?"),
+    ({"providers": {"console": {}}, "timeout": "soon"}, "timeout: 'soon' is not a duration"),
+    ({"providers": {"console": {}}, "timeout": 0}, "timeout: 0 is not a duration"),
+    ({"providers": {"console": {}}, "sending_queue": {"queue_size": 0}}, "sending_queue.queue_size: 0"),
+    ({"providers": {"console": {}}, "sending_queue": {"size": 1}}, "sending_queue.size: no such setting"),
+    ({"providers": {"console": {}}, "retry_on_failure": []}, "retry_on_failure: must be a mapping"),
+    ({"providers": {"console": {}}, "default_country": "Sverige"}, "default_country: 'Sverige'"),
+    ({"providers": {"console": {}}, "events": {"order.placed": "bought"}}, "allowed: page_view"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG)
+def test_a_wrong_setting_is_one_clear_error(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as problem:
+        config.settings(**given)
+    assert said in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: MetaProvider("", "abc"), "meta: pixel_id is required"),
+        (lambda: MetaProvider("123", "  "), "meta: access_token is required"),
+        (lambda: MetaProvider("123", "abc", api_version="v19.0"), "v19.0"),
+        (lambda: MetaProvider("123", "abc", endpoint="localhost:1"), "endpoint must be a URL"),
+        (lambda: MetaProvider("123", "abc", events="purchase"), "events must be a list"),
+        (lambda: MetaProvider("123", "abc", name="bad name"), "name must look like 'meta'"),
+        (lambda: GA4Provider(api_secret="x"), "measurement_id"),
+        (lambda: GA4Provider("G-1"), "api_secret"),
+        (lambda: GA4Provider("G-1", "x", region="mars"), "region"),
+        (lambda: RedditProvider("a2_1", ""), "reddit: access_token is required"),
+    ],
+)  # fmt: skip
+def test_a_wrong_provider_is_one_clear_error(make: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=r".+") as problem:
+        make()
+    assert said in str(problem.value)
+
+
+def variables(**settings: str) -> dict[str, str]:
+    return {config.PREFIX + key: value for key, value in settings.items()}
+
+
+def test_code_mapping_and_environment_give_the_same_settings() -> None:
+    by_code = config.settings(
+        [
+            MetaProvider("123", "abc", test_code="T1"),
+            GA4Provider("G-1", "s", region="eu", debug_mode=True),
+            ConsoleProvider(),
+        ],
+        timeout=5_000, default_country="SE", sending_queue={"queue_size": 50}, endpoint="http://127.0.0.1:8787/",
+    )  # fmt: skip
+    by_mapping = config.settings(
+        {
+            "meta": {**META, "test_code": "T1"},
+            "ga4": {"measurement_id": "G-1", "api_secret": "s", "region": "eu", "debug_mode": True},
+            "console": None,
+        },
+        timeout="5s", default_country="swe", sending_queue={"queue_size": 50}, endpoint="http://127.0.0.1:8787",
+    )  # fmt: skip
+    by_environment = config.from_environment(
+        variables(
+            META_PIXEL_ID="123", META_ACCESS_TOKEN="abc", META_TEST_CODE="T1", GA4_MEASUREMENT_ID="G-1",
+            GA4_API_SECRET="s", GA4_REGION="eu", GA4_DEBUG_MODE="True", CONSOLE_ENABLED="true", TIMEOUT="5000",
+            DEFAULT_COUNTRY="se", SENDING_QUEUE_QUEUE_SIZE="50", ENDPOINT="http://127.0.0.1:8787", REDDIT_PIXEL_ID="",
+        )
+    )  # fmt: skip
+    assert by_code == by_mapping == by_environment
+    assert "http://127.0.0.1:8787/meta" == by_code.providers[0].endpoint
+
+
+def test_an_unknown_variable_is_named_with_the_nearest_right_one() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean OTEL_EXPORTER_EVENTFLOWS_META_PIXEL_ID"):
+        config.from_environment(variables(META_PIXELID="1"))
+    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_EVENTFLOWS_NONSENSE: no such setting"):
+        config.from_environment(variables(NONSENSE="1"))
+
+
+def test_two_accounts_of_one_platform() -> None:
+    names = [p.name for p in config.settings({"meta": META, "meta/eu": META}).providers]
+    assert ["meta", "meta/eu"] == names
+
+
+def test_the_events_map() -> None:
+    rules = config.settings([ConsoleProvider()], events={"order.placed": "purchase"}).rules
+    assert {"orderplaced": EventType.PURCHASE} == rules.events
+
+
+def test_configuring_twice_says_so() -> None:
+    eventflows.configure([ConsoleProvider()])
+    with pytest.raises(ConfigurationError, match="configured already"):
+        eventflows.configure([ConsoleProvider()])
+    eventflows.shutdown(1_000)
+    eventflows.configure([ConsoleProvider()])
+
+
+def test_secrets_are_masked_in_every_repr() -> None:
+    built = config.settings({"meta": META, "ga4": {"measurement_id": "G-1", "api_secret": "abc"}})
+    assert "abc" not in repr(built)
+    assert "access_token=***" in repr(built)

@@ -1,0 +1,300 @@
+"""The pipeline over real sockets: accounting, retries, isolation, deadlines, overflow, fork and process exit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import eventflows
+from eventflows import GA4Provider, MetaProvider, TikTokProvider
+from eventflows.lane import ProviderStats
+from eventflows.pipeline import Pipeline
+from eventflows.sandbox import Sandbox
+from tests.conftest import CANARIES, PERSON, environment, four
+
+LEAD = {"user.email": "zoe@example.com", "client.address": "198.51.100.24", "user_agent.original": "M"}
+FAST = {"initial_interval": "20ms", "max_interval": "100ms"}
+
+
+def adds_up(stats: ProviderStats) -> bool:
+    lost = sum(stats.filtered.values()) + sum(stats.refused.values()) + sum(stats.dropped.values())
+    return stats.captured == stats.delivered + stats.pending + lost
+
+
+def meta_only(sandbox: Sandbox, **options: Any) -> Pipeline:
+    provider = MetaProvider("123", "abc", endpoint=f"{sandbox.url}/meta")
+    return eventflows.configure([provider], **{"retry_on_failure": FAST, **options})
+
+
+def record(count: int = 1, name: str = "Lead", **attributes: Any) -> None:
+    tracer = eventflows.get_tracer("test")
+    for _ in range(count):
+        tracer.add_event(name, {**LEAD, **attributes})
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_failing_platform_is_tried_again_until_it_answers(status: int, sandbox: Sandbox) -> None:
+    pipeline = meta_only(sandbox)
+    sandbox.fault("meta", status=status, times=3)
+    record(5)
+    assert eventflows.force_flush(10_000)
+    assert 5 == len(sandbox.events("meta"))
+    assert (5, 4) == (pipeline.stats()["meta"].delivered, pipeline.stats()["meta"].attempts)
+
+
+def test_retry_after_is_a_minimum(sandbox: Sandbox) -> None:
+    meta_only(sandbox)
+    sandbox.fault("meta", status=429, retry_after=1)
+    started = time.monotonic()
+    record()
+    assert eventflows.force_flush(10_000)
+    assert time.monotonic() - started >= 1
+
+
+def test_what_never_succeeds_is_given_up_and_counted(sandbox: Sandbox) -> None:
+    pipeline = meta_only(sandbox, retry_on_failure={**FAST, "max_elapsed_time": "300ms"})
+    sandbox.fault("meta", status=500, times=1000)
+    record(2)
+    assert eventflows.force_flush(10_000)
+    stats = pipeline.stats()["meta"]
+    assert 2 == sum(stats.dropped.values())
+    assert adds_up(stats)
+
+
+@pytest.mark.parametrize("poison", [0, 7, 40])
+def test_a_refused_batch_is_sent_again_without_its_poison(poison: int, sandbox: Sandbox) -> None:
+    """The good ones arrive exactly once, wherever the bad one stands."""
+    from eventflows import delivery
+    from eventflows.providers.base import Encoded
+    from eventflows.retry import RetryPolicy
+    from eventflows.transport import HttpTransport
+
+    provider = MetaProvider("123", "abc", endpoint=f"{sandbox.url}/meta")
+    now = int(time.time())
+    events = [
+        Encoded(f"e{i}", {"event_name": "Lead", "event_time": now, "event_id": f"e{i}", "action_source": "website",
+                          "user_data": {"em": ["a" * 64]}, **({"unknown_key": 1} if i == poison else {})})
+        for i in range(41)
+    ]  # fmt: skip
+    outcomes: dict[str, int] = {}
+
+    def settle(status: str, reason: str, count: int) -> None:
+        outcomes[status] = outcomes.get(status, 0) + count
+
+    transport = HttpTransport(5)
+    delivery.deliver(provider, events, transport, RetryPolicy(), settle, lambda _s: False, lambda: None)
+    transport.close()
+    assert {"delivered": 40, "refused": 1} == outcomes
+    assert {f"e{i}" for i in range(41) if i != poison} == {e["event"]["event_id"] for e in sandbox.events("meta")}
+    assert 40 == len(sandbox.events("meta"))
+
+
+def test_a_slow_platform_does_not_delay_the_others(sandbox: Sandbox) -> None:
+    pipeline = eventflows.configure(four(sandbox.url))
+    sandbox.fault("meta", delay=3, times=5)
+    record(3)
+    assert not eventflows.force_flush(2_000)
+    stats = pipeline.stats()
+    assert {"meta": 0, "ga4": 3, "tiktok": 3, "reddit": 3} == {name: s.delivered for name, s in stats.items()}
+    assert 3 == stats["meta"].pending
+
+
+@pytest.mark.parametrize("stop", [eventflows.force_flush, eventflows.shutdown])
+def test_flush_and_shutdown_return_within_their_timeout_whatever_the_network_does(stop: Any, sandbox: Sandbox) -> None:
+    """And shutdown counts what it left as dropped."""
+    pipeline = eventflows.configure(four(sandbox.url))
+    for name in ("meta", "ga4", "tiktok", "reddit"):
+        sandbox.fault(name, delay=5, times=5)
+    record(3)
+    started = time.monotonic()
+    assert not stop(500)
+    assert time.monotonic() - started < 1.5  # not a speed limit: without a deadline it takes 20 s
+    assert all(adds_up(stats) for stats in pipeline.stats().values())
+    if stop is eventflows.shutdown:
+        assert {3} == {sum(stats.dropped.values()) for stats in pipeline.stats().values()}
+
+
+def test_shutdown_interrupts_a_back_off_and_tries_once_more(sandbox: Sandbox) -> None:
+    pipeline = meta_only(sandbox, retry_on_failure={"initial_interval": "60s", "max_interval": "60s"})
+    sandbox.fault("meta", status=429, retry_after=60)
+    record()
+    eventflows.force_flush(1_000)
+    assert 0 == len(sandbox.events("meta"))
+    assert eventflows.shutdown(5_000)
+    assert 1 == len(sandbox.events("meta")) == pipeline.stats()["meta"].delivered
+
+
+def test_overflow_drops_the_newest_with_a_count_and_one_log_line(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = meta_only(sandbox, sending_queue={"queue_size": 10, "flush_interval": "10s"})
+    for index in range(25):
+        record(event_id=f"e{index}")
+    assert {"queue full": 15} == pipeline.stats()["meta"].dropped
+    assert eventflows.force_flush(10_000)
+    assert {f"e{i}" for i in range(10)} == {e["event"]["event_id"] for e in sandbox.events("meta")}
+    assert 1 == sum("queue full" in line.message for line in caplog.records)
+
+
+def test_wrong_credentials_are_counted_with_their_reason(sandbox: Sandbox) -> None:
+    provider = MetaProvider("123", "wrong-token", endpoint=f"{sandbox.url}/meta")
+    pipeline = eventflows.configure([provider])
+    record()
+    assert eventflows.force_flush(5_000)
+    (reason,) = pipeline.stats()["meta"].dropped
+    assert "credentials" in reason
+    assert "wrong-token" not in reason
+
+
+def test_a_platform_that_is_not_there_loses_nothing_until_it_is(sandbox: Sandbox) -> None:
+    """Connections are refused at first; the same events arrive once the server is up."""
+    sandbox.stop()
+    pipeline = meta_only(sandbox)
+    record(3)
+    assert not eventflows.force_flush(300)
+    port = int(sandbox.url.rpartition(":")[2])
+    with Sandbox(port=port) as back:
+        assert eventflows.force_flush(10_000)
+        assert 3 == len(back.events("meta")) == pipeline.stats()["meta"].delivered
+
+
+def test_numbers_add_up_at_any_moment_under_many_threads(sandbox: Sandbox) -> None:
+    pipeline = eventflows.configure(four(sandbox.url))
+    sandbox.fault("meta", status=500, times=2)
+    wrong: list[ProviderStats] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            wrong.extend(stats for stats in pipeline.stats().values() if not adds_up(stats))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    writers = [threading.Thread(target=record, args=(100,)) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert eventflows.force_flush(30_000)
+    done.set()
+    watcher.join()
+    assert [] == wrong
+    assert {400} == {stats.delivered for stats in pipeline.stats().values()}
+    assert 400 == len(sandbox.events("reddit"))
+
+
+def test_ga4_groups_by_client_and_keeps_to_25_events(sandbox: Sandbox) -> None:
+    pipeline = eventflows.configure([GA4Provider("G-1", "abc", endpoint=f"{sandbox.url}/ga4")])
+    for _ in range(30):
+        record(**{"conversion.click.ga_client_id": "1.1"})
+    for index in range(5):
+        record(**{"conversion.click.ga_client_id": f"2.{index + 1}"})
+    assert eventflows.force_flush(10_000)
+    assert (35, 7) == (pipeline.stats()["ga4"].delivered, pipeline.stats()["ga4"].attempts)
+    assert 35 == len(sandbox.events("ga4"))
+
+
+def test_own_requests_are_not_traced_and_carry_no_trace_context(sandbox: Sandbox) -> None:
+    from opentelemetry.instrumentation.requests import RequestsInstrumentor
+
+    spans = InMemorySpanExporter()
+    traces = TracerProvider()
+    traces.add_span_processor(SimpleSpanProcessor(spans))
+    RequestsInstrumentor().instrument(tracer_provider=traces)
+    try:
+        eventflows.configure(four(sandbox.url), tracer_provider=traces)
+        with traces.get_tracer("app").start_as_current_span("request"):
+            record()
+        assert eventflows.force_flush(5_000)
+    finally:
+        RequestsInstrumentor().uninstrument()
+    assert ["request"] == [span.name for span in spans.get_finished_spans()]
+    assert 4 == len(sandbox.requests)
+    assert not [r for r in sandbox.requests if {"traceparent", "baggage"} & set(r["headers"])]
+
+
+def test_no_secret_and_no_person_in_logs_reprs_and_statistics(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even at debug level, with failures and refusals on the way."""
+    caplog.set_level(logging.DEBUG)
+    providers = [
+        MetaProvider("123", "sekret-token", endpoint=f"{sandbox.url}/meta"),
+        GA4Provider("G-1", "sekret-token", endpoint=f"{sandbox.url}/ga4"),
+    ]
+    pipeline = eventflows.configure(providers, retry_on_failure=FAST)
+    sandbox.fault("ga4", status=500)
+    tracer = eventflows.get_tracer("app")
+    tracer.add_event("Purchase", {**PERSON, "note": PERSON["user.email"], "order_id": "1"})
+    tracer.add_event("Lead", {**LEAD, **PERSON})
+    assert eventflows.force_flush(10_000)
+    assert {"a purchase needs value and currency": 1} == pipeline.stats()["meta"].refused
+    said = caplog.text + repr(providers) + repr(pipeline.stats()) + repr(pipeline.settings) + repr(pipeline.left_out)
+    for canary in (*CANARIES, "sekret-token"):
+        assert canary not in said.lower()
+    bodies = repr(sandbox.events()).lower()
+    assert not [canary for canary in CANARIES if canary in bodies]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_delivers_its_own_and_the_parent_its_own(sandbox: Sandbox) -> None:
+    """The parent's queue is not delivered twice, and the child does not share the parent's connection."""
+    meta_only(sandbox, sending_queue={"flush_interval": "10s"})
+    record(event_id="warm")
+    assert eventflows.force_flush(5_000)
+    record(event_id="parent")
+    child = os.fork()
+    if child == 0:
+        record(event_id="child")
+        delivered = eventflows.shutdown(5_000)
+        os._exit(0 if delivered else 1)
+    _, status = os.waitpid(child, 0)
+    assert 0 == os.waitstatus_to_exitcode(status)
+    record(event_id="after")
+    assert eventflows.force_flush(5_000)
+    assert ["after", "child", "parent", "warm"] == sorted(e["event"]["event_id"] for e in sandbox.events("meta"))
+
+
+PROGRAM = """
+import eventflows
+from eventflows import MetaProvider
+eventflows.configure([MetaProvider("123", "abc")], endpoint={url!r})
+for index in range(50):
+    eventflows.get_tracer("script").add_event("Lead", {{"user.email": f"a{{index}}@x.com"}})
+"""
+
+
+def test_a_script_that_just_ends_has_delivered(sandbox: Sandbox) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(url=sandbox.url)],
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 50 == len(sandbox.events("meta"))
+
+
+def test_events_after_shutdown_are_counted_and_do_not_raise(sandbox: Sandbox) -> None:
+    pipeline = meta_only(sandbox)
+    assert pipeline.shutdown(5_000)
+    assert pipeline.shutdown(5_000)
+    record()
+    assert {"recorded after shutdown": 1} == pipeline.stats()["meta"].dropped
+
+
+def test_the_thread_starts_with_the_first_conversion(sandbox: Sandbox) -> None:
+    pipeline = meta_only(sandbox)
+    before = {thread.name for thread in threading.enumerate()}
+    assert not [name for name in before if "EventFlows" in name]
+    pipeline.record("cache.miss", {})
+    assert before == {thread.name for thread in threading.enumerate()}
