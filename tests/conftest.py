@@ -85,7 +85,16 @@ PERSON = {
     "user.street": "Canarygatan 7",
 }
 """A person whose raw values must be found nowhere; `CANARIES` are what to look for, in lower case."""
-CANARIES = ("zoe.canary@", "701234567", "70 123 45 67", "zoecanary", "lundcanary", "1987-06-05", "19870605", "canarygatan")
+CANARIES = (
+    "zoe.canary@",
+    "701234567",
+    "70 123 45 67",
+    "zoecanary",
+    "lundcanary",
+    "1987-06-05",
+    "19870605",
+    "canarygatan",
+)
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -107,16 +107,18 @@ def field(conversion: Conversion, path: str) -> Any:
 def test_each_attribute_has_its_place(attribute: str, given_value: Any, path: str, expected: Any) -> None:
     conversion = captured(**{attribute: given_value})
     assert expected == field(conversion, path)
-    assert () == conversion.left_out
-    assert {} == conversion.properties
+    assert conversion.left_out == ()
+    assert conversion.properties == {}
 
 
 @pytest.mark.parametrize(("alias", "attribute"), sc.ALIASES.items())
 def test_an_alias_is_read_and_the_attribute_itself_wins(alias: str, attribute: str) -> None:
     values = {name: value for name, value, _, _ in ATTRIBUTES} | {"conversion.items": [{"id": "A"}]}
-    assert captured("Lead", **{attribute: values[attribute], "event_id": "x"}) == captured(
-        "Lead", **{alias: values[attribute], "event_id": "x"}
-    ) or alias == "event_id"
+    assert (
+        captured("Lead", **{attribute: values[attribute], "event_id": "x"})
+        == captured("Lead", **{alias: values[attribute], "event_id": "x"})
+        or alias == "event_id"
+    )
     both = captured(**{alias: "" if attribute == "conversion.items" else "zzz", attribute: values[attribute]})
     assert captured(**{attribute: values[attribute], "event_id": both.id}).left_out == both.left_out
 
@@ -129,24 +131,27 @@ def test_click_ids_and_cookies(click: str) -> None:
 
 def test_click_ids_stand_in_the_landing_url_too() -> None:
     clicks = captured(**{"url.full": "https://s.example/?fbclid=IwAR_x-1&ScCid=a%2Bb&utm=1"}).clicks
-    assert {"fbclid": "IwAR_x-1", "sc_click_id": "a+b"} == clicks
+    assert clicks == {"fbclid": "IwAR_x-1", "sc_click_id": "a+b"}
 
 
-ITEMS = [{"id": 11, "name": "Lamp", "price": "749.5", "quantity": 1}, {"item_id": "29", "item_name": "Bulb", "price": 250}]
+ITEMS = [
+    {"id": 11, "name": "Lamp", "price": "749.5", "quantity": 1},
+    {"item_id": "29", "item_name": "Bulb", "price": 250},
+]
 
 
 @pytest.mark.parametrize("items", [ITEMS, json.dumps(ITEMS), [json.dumps(i) for i in ITEMS], tuple(ITEMS)])
 def test_items_as_maps_or_as_json(items: Any) -> None:
     conversion = captured(items=items)
     assert (Item("11", "Lamp", 749.5, 1), Item("29", "Bulb", 250, None)) == conversion.items
-    assert 2 == conversion.quantity
+    assert conversion.quantity == 2
 
 
 def test_lists_of_people_are_sealed_each_once() -> None:
     sealed = captured(**{"user.email": ["a@x.com", "A@x.com ", "b@x.com", "no"], "user.phone": ("+46701234567",)})
     assert (pii.digest("a@x.com"), pii.digest("b@x.com")) == sealed.user.sealed["email.lower"]
     assert (pii.digest("+46701234567"),) == sealed.user.sealed["phone.e164"]
-    assert (("user.email", "not an e-mail address"),) == sealed.left_out
+    assert sealed.left_out == (("user.email", "not an e-mail address"),)
 
 
 def test_a_full_name_stands_in_for_missing_parts() -> None:
@@ -178,35 +183,43 @@ LEFT_OUT: list[tuple[str, Any]] = [
 def test_a_bad_field_is_left_out_with_a_reason_and_the_event_goes(attribute: str, bad: Any) -> None:
     conversion = captured(**{attribute: bad, "plan": "annual"})
     assert [attribute] == [name for name, _ in conversion.left_out]
-    assert {"plan": "annual"} == conversion.properties
+    assert conversion.properties == {"plan": "annual"}
     assert "me@x.com" not in repr(conversion)
 
 
 def test_custom_properties_become_plain_json() -> None:
-    given_properties = {"colour": Colour.OPAL, "price_net": Decimal("9.5"), "tags": ("a", "b"), "deep": {"n": 1}, "on": True}
+    given_properties = {
+        "colour": Colour.OPAL,
+        "price_net": Decimal("9.5"),
+        "tags": ("a", "b"),
+        "deep": {"n": 1},
+        "on": True,
+    }
     expected = {"colour": "opal", "price_net": 9.5, "tags": ["a", "b"], "deep": {"n": 1}, "on": True}
     assert expected == captured(**given_properties).properties
 
 
 def test_an_email_in_a_url_is_cut_out_of_it() -> None:
     url = "https://shop.example/thanks?order=1&mail=Zoe%40example.com&x=2"
-    assert "https://shop.example/thanks?order=1&x=2" == captured(**{"url.full": url}).request.url
+    assert captured(**{"url.full": url}).request.url == "https://shop.example/thanks?order=1&x=2"
 
 
 def test_a_user_id_that_is_an_email_is_only_used_hashed() -> None:
     conversion = captured(**{"user.id": "zoe@example.com"})
-    assert () == conversion.user.user_id
+    assert conversion.user.user_id == ()
     assert (pii.digest("zoe@example.com"),) == conversion.user.sealed["external_id.trim"]
 
 
 def test_the_default_id_is_the_same_on_every_route_when_there_is_an_order() -> None:
-    assert "purchase-70331" == captured("Purchase", order_id="70331").id == captured("CompletePayment", order_id=70331).id
-    assert "Gift Wrapped-7" == captured("Gift Wrapped", order_id=7).id
+    assert (
+        "purchase-70331" == captured("Purchase", order_id="70331").id == captured("CompletePayment", order_id=70331).id
+    )
+    assert captured("Gift Wrapped", order_id=7).id == "Gift Wrapped-7"
     assert captured().id != captured().id
 
 
 def test_nanoseconds_are_kept() -> None:
-    assert NOW == captured().time_unix_nano
+    assert captured().time_unix_nano == NOW
 
 
 def test_nothing_raw_is_left_in_the_conversion_or_in_what_others_see() -> None:
@@ -219,7 +232,15 @@ def test_nothing_raw_is_left_in_the_conversion_or_in_what_others_see() -> None:
 
 def test_what_others_see_makes_the_same_conversion_elsewhere() -> None:
     """A gateway that gets the sealed record over OTLP can build every payload."""
-    attributes = {**PERSON, "user.id": "8841", "order_id": "1", "value": 5, "currency": "EUR", "items": ITEMS, "plan": "a"}
+    attributes = {
+        **PERSON,
+        "user.id": "8841",
+        "order_id": "1",
+        "value": 5,
+        "currency": "EUR",
+        "items": ITEMS,
+        "plan": "a",
+    }
     here = captured(**attributes)
     assert here == captured(**sealed_attributes(attributes, here))
 

@@ -88,7 +88,7 @@ def test_code_mapping_and_environment_give_the_same_settings() -> None:
         )
     )  # fmt: skip
     assert by_code == by_mapping == by_environment
-    assert "http://127.0.0.1:8787/meta" == by_code.providers[0].endpoint
+    assert by_code.providers[0].endpoint == "http://127.0.0.1:8787/meta"
 
 
 def test_an_unknown_variable_is_named_with_the_nearest_right_one() -> None:
@@ -100,12 +100,12 @@ def test_an_unknown_variable_is_named_with_the_nearest_right_one() -> None:
 
 def test_two_accounts_of_one_platform() -> None:
     names = [p.name for p in config.settings({"meta": META, "meta/eu": META}).providers]
-    assert ["meta", "meta/eu"] == names
+    assert names == ["meta", "meta/eu"]
 
 
 def test_the_events_map() -> None:
     rules = config.settings([ConsoleProvider()], events={"order.placed": "purchase"}).rules
-    assert {"orderplaced": EventType.PURCHASE} == rules.events
+    assert rules.events == {"orderplaced": EventType.PURCHASE}
 
 
 def test_configuring_twice_says_so() -> None:

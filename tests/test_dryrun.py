@@ -26,13 +26,13 @@ ATTRIBUTES: dict[str, Any] = {
 
 def test_each_provider_shows_what_it_would_send() -> None:
     rendered = eventflows.render("Purchase", ATTRIBUTES, now=NOW, providers=five())
-    assert ["meta", "ga4", "tiktok", "reddit", "console"] == [r.provider for r in rendered]
+    assert [r.provider for r in rendered] == ["meta", "ga4", "tiktok", "reddit", "console"]
     assert {"ready"} == {r.status for r in rendered}
     shown = repr(rendered)
     assert "abc" not in shown
     assert "Authorization': 'Bearer ***'" in shown
     assert not [canary for canary in CANARIES if canary in shown.lower()]
-    assert NOW // 10**9 == rendered[0].body["data"][0]["event_time"]
+    assert rendered[0].body["data"][0]["event_time"] == NOW // 10**9
 
 
 @pytest.mark.parametrize("event_type", list(EventType))
@@ -59,13 +59,18 @@ def test_a_rendered_body_is_what_is_sent(sandbox: Sandbox) -> None:
 
 
 def test_too_old_and_from_the_future_are_refused_before_sending() -> None:
-    for age_days, refused in ((2, set()), (4, {"ga4"}), (8, {"ga4", "meta", "reddit"}), (30, {"ga4", "meta", "reddit", "tiktok"})):
+    for age_days, refused in (
+        (2, set()),
+        (4, {"ga4"}),
+        (8, {"ga4", "meta", "reddit"}),
+        (30, {"ga4", "meta", "reddit", "tiktok"}),
+    ):
         at = NOW - age_days * 86_400 * 10**9
         rendered = eventflows.render("Purchase", ATTRIBUTES, timestamp=at, now=NOW, providers=four())
         assert refused == {r.provider for r in rendered if r.status == "refused"}
     soon = eventflows.render("Purchase", ATTRIBUTES, timestamp=NOW + 60 * 10**9, now=NOW, providers=four())
     assert {"ready"} == {r.status for r in soon}
-    assert NOW // 10**9 == soon[0].body["data"][0]["event_time"]
+    assert soon[0].body["data"][0]["event_time"] == NOW // 10**9
     later = eventflows.render("Purchase", ATTRIBUTES, timestamp=NOW + 3600 * 10**9, now=NOW, providers=four())
     assert {"meta", "tiktok", "reddit"} == {r.provider for r in later if r.status == "refused"}
 
@@ -73,18 +78,18 @@ def test_too_old_and_from_the_future_are_refused_before_sending() -> None:
 def test_extra_is_deep_merged_into_the_event() -> None:
     provider = MetaProvider("123", "abc", extra={"custom_data": {"delivery_category": "in_store"}, "opt_out": True})
     event = eventflows.render("Purchase", ATTRIBUTES, now=NOW, providers=[provider])[0].body["data"][0]
-    assert ("in_store", 49.99, True) == (
+    assert (
         event["custom_data"]["delivery_category"], event["custom_data"]["value"], event["opt_out"],
-    )  # fmt: skip
+    ) == ("in_store", 49.99, True)  # fmt: skip
 
 
 def test_without_providers_the_running_pipeline_or_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="none configured"):
         eventflows.render("Purchase", ATTRIBUTES)
     monkeypatch.setenv("OTEL_EXPORTER_EVENTFLOWS_CONSOLE_ENABLED", "true")
-    assert ["console"] == [r.provider for r in eventflows.render("Purchase", ATTRIBUTES)]
+    assert [r.provider for r in eventflows.render("Purchase", ATTRIBUTES)] == ["console"]
     eventflows.configure([MetaProvider("123", "abc")])
-    assert ["meta"] == [r.provider for r in eventflows.render("Purchase", ATTRIBUTES)]
+    assert [r.provider for r in eventflows.render("Purchase", ATTRIBUTES)] == ["meta"]
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -96,32 +101,37 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_prints_the_same(tmp_path: Path) -> None:
     event = tmp_path / "event.json"
-    event.write_text(json.dumps({"name": "Purchase", "attributes": {**ATTRIBUTES, "note": "a@x.com"}, "timestamp": NOW}))
+    event.write_text(
+        json.dumps({"name": "Purchase", "attributes": {**ATTRIBUTES, "note": "a@x.com"}, "timestamp": NOW})
+    )
     done = run("render", str(event), "--now", str(NOW), "--json", OTEL_EXPORTER_EVENTFLOWS_META_PIXEL_ID="123",
                OTEL_EXPORTER_EVENTFLOWS_META_ACCESS_TOKEN="abc")  # fmt: skip
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     (shown,) = json.loads(done.stdout)
-    (expected,) = eventflows.render("Purchase", ATTRIBUTES, timestamp=NOW, now=NOW, providers=[MetaProvider("123", "abc")])
+    (expected,) = eventflows.render(
+        "Purchase", ATTRIBUTES, timestamp=NOW, now=NOW, providers=[MetaProvider("123", "abc")]
+    )
     assert (expected.url, expected.body) == (shown["url"], shown["body"])
     text = run("render", str(event), "--now", str(NOW))
-    assert 0 == text.returncode
+    assert text.returncode == 0
     assert "POST https://graph.facebook.com/v26.0/1234567890/events" in text.stdout
     assert "left out: note: holds an e-mail address" in text.stdout
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{", "not JSON"), ("[]", "must be an object"), ('{"name": "a", "attribute": {}}', "'attribute'")]
+    ("content", "said"),
+    [("{", "not JSON"), ("[]", "must be an object"), ('{"name": "a", "attribute": {}}', "'attribute'")],
 )
 def test_a_bad_event_file_is_one_clear_line(content: str, said: str, tmp_path: Path) -> None:
     event = tmp_path / "event.json"
     event.write_text(content)
     done = run("render", str(event))
-    assert 2 == done.returncode
+    assert done.returncode == 2
     assert said in done.stderr
-    assert 1 == len(done.stderr.splitlines())
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_help_and_version_work() -> None:
     assert "render" in run("--help").stdout
     assert run("version").stdout.strip()
-    assert 2 == run("nonsense").returncode
+    assert run("nonsense").returncode == 2

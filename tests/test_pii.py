@@ -25,16 +25,31 @@ def phones(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 VECTORS = [
     # Meta: customer information parameters
-    ("email", "John_Smith@gmail.com", "email.lower", "62a14e44f765419d10fea99367361a727c12365e2520f32218d505ed9aa0f62f"),
+    (
+        "email",
+        "John_Smith@gmail.com",
+        "email.lower",
+        "62a14e44f765419d10fea99367361a727c12365e2520f32218d505ed9aa0f62f",
+    ),
     ("first_name", "Mary", "first_name.compact", sha("mary")),
     ("first_name", "Valéry", "first_name.compact", sha("valéry")),
     ("first_name", "정", "first_name.compact", sha("정")),
-    ("date_of_birth", "1997-02-16", "date_of_birth.yyyymmdd", "01acdbf6ec7b4f478a225f1a246e5d6767eeab1a7ffa17f025265b5b94f40f0c"),
+    (
+        "date_of_birth",
+        "1997-02-16",
+        "date_of_birth.yyyymmdd",
+        "01acdbf6ec7b4f478a225f1a246e5d6767eeab1a7ffa17f025265b5b94f40f0c",
+    ),
     # TikTok: report web events
     ("email", "alice_abc@gmail.com", "email.lower", sha("alice_abc@gmail.com")),
     ("phone", "+12133734253", "phone.e164", sha("+12133734253")),
     # Reddit: manual advanced matching
-    ("email", "Al.ice$+Apple@Example.Com", "email.alnum", "ff8d9819fc0e12bf0d24892e45987e249a28dce836a85cad60e28eaaa8c6d976"),
+    (
+        "email",
+        "Al.ice$+Apple@Example.Com",
+        "email.alnum",
+        "ff8d9819fc0e12bf0d24892e45987e249a28dce836a85cad60e28eaaa8c6d976",
+    ),
     ("phone", "+1 (555) 444-1234", "phone.e164", "e5b124c58580eb16bd959b8d0cac12b12c952e2ceae0203d416cff94f10b994a"),
 ]
 
@@ -106,7 +121,10 @@ RUBBISH = [
     *(("email", raw) for raw in ("user", "@x.com", "a@b", "a b@x.com", "a@b@x.com", "x" * 64, "", "  ", 5, None, True)),
     *(("phone", raw) for raw in ("0701234567", "650-555-1212", "call me", "", "+", "+0000000", "1" * 20, None, 1.5)),
     *(("first_name", raw) for raw in ("", "  ", "---", "123", "a@b.com")),
-    *(("date_of_birth", raw) for raw in ("03/04/1990", "1990-13-01", "1990-02-30", "yesterday", "0099-01-01", "90-01-02")),
+    *(
+        ("date_of_birth", raw)
+        for raw in ("03/04/1990", "1990-13-01", "1990-02-30", "yesterday", "0099-01-01", "90-01-02")
+    ),
     *(("gender", raw) for raw in ("x", "diverse", "")),
     ("street", "..."),
 ]
@@ -188,7 +206,12 @@ def test_postal_codes(code: str, country: str | None, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("full", "expected"),
-    [("Ada King", ("Ada", "King")), ("King, Ada", ("Ada", "King")), ("John F. Smith", ("John", "Smith")), ("Ada", None)],
+    [
+        ("Ada King", ("Ada", "King")),
+        ("King, Ada", ("Ada", "King")),
+        ("John F. Smith", ("John", "Smith")),
+        ("Ada", None),
+    ],
 )
 def test_full_names(full: str, expected: tuple[str, str] | None) -> None:
     assert expected == pii.split_full_name(full)

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import eventflows
-from eventflows import GA4Provider, MetaProvider, TikTokProvider
+from eventflows import GA4Provider, MetaProvider
 from eventflows.lane import ProviderStats
 from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
@@ -48,8 +48,8 @@ def test_a_failing_platform_is_tried_again_until_it_answers(status: int, sandbox
     sandbox.fault("meta", status=status, times=3)
     record(5)
     assert eventflows.force_flush(10_000)
-    assert 5 == len(sandbox.events("meta"))
-    assert (5, 4) == (pipeline.stats()["meta"].delivered, pipeline.stats()["meta"].attempts)
+    assert len(sandbox.events("meta")) == 5
+    assert (pipeline.stats()["meta"].delivered, pipeline.stats()["meta"].attempts) == (5, 4)
 
 
 def test_retry_after_is_a_minimum(sandbox: Sandbox) -> None:
@@ -67,7 +67,7 @@ def test_what_never_succeeds_is_given_up_and_counted(sandbox: Sandbox) -> None:
     record(2)
     assert eventflows.force_flush(10_000)
     stats = pipeline.stats()["meta"]
-    assert 2 == sum(stats.dropped.values())
+    assert sum(stats.dropped.values()) == 2
     assert adds_up(stats)
 
 
@@ -94,9 +94,9 @@ def test_a_refused_batch_is_sent_again_without_its_poison(poison: int, sandbox: 
     transport = HttpTransport(5)
     delivery.deliver(provider, events, transport, RetryPolicy(), settle, lambda _s: False, lambda: None)
     transport.close()
-    assert {"delivered": 40, "refused": 1} == outcomes
+    assert outcomes == {"delivered": 40, "refused": 1}
     assert {f"e{i}" for i in range(41) if i != poison} == {e["event"]["event_id"] for e in sandbox.events("meta")}
-    assert 40 == len(sandbox.events("meta"))
+    assert len(sandbox.events("meta")) == 40
 
 
 def test_a_slow_platform_does_not_delay_the_others(sandbox: Sandbox) -> None:
@@ -105,8 +105,8 @@ def test_a_slow_platform_does_not_delay_the_others(sandbox: Sandbox) -> None:
     record(3)
     assert not eventflows.force_flush(2_000)
     stats = pipeline.stats()
-    assert {"meta": 0, "ga4": 3, "tiktok": 3, "reddit": 3} == {name: s.delivered for name, s in stats.items()}
-    assert 3 == stats["meta"].pending
+    assert {name: s.delivered for name, s in stats.items()} == {"meta": 0, "ga4": 3, "tiktok": 3, "reddit": 3}
+    assert stats["meta"].pending == 3
 
 
 @pytest.mark.parametrize("stop", [eventflows.force_flush, eventflows.shutdown])
@@ -129,7 +129,7 @@ def test_shutdown_interrupts_a_back_off_and_tries_once_more(sandbox: Sandbox) ->
     sandbox.fault("meta", status=429, retry_after=60)
     record()
     eventflows.force_flush(1_000)
-    assert 0 == len(sandbox.events("meta"))
+    assert len(sandbox.events("meta")) == 0
     assert eventflows.shutdown(5_000)
     assert 1 == len(sandbox.events("meta")) == pipeline.stats()["meta"].delivered
 
@@ -140,10 +140,10 @@ def test_overflow_drops_the_newest_with_a_count_and_one_log_line(
     pipeline = meta_only(sandbox, sending_queue={"queue_size": 10, "flush_interval": "10s"})
     for index in range(25):
         record(event_id=f"e{index}")
-    assert {"queue full": 15} == pipeline.stats()["meta"].dropped
+    assert pipeline.stats()["meta"].dropped == {"queue full": 15}
     assert eventflows.force_flush(10_000)
     assert {f"e{i}" for i in range(10)} == {e["event"]["event_id"] for e in sandbox.events("meta")}
-    assert 1 == sum("queue full" in line.message for line in caplog.records)
+    assert sum("queue full" in line.message for line in caplog.records) == 1
 
 
 def test_wrong_credentials_are_counted_with_their_reason(sandbox: Sandbox) -> None:
@@ -158,11 +158,11 @@ def test_wrong_credentials_are_counted_with_their_reason(sandbox: Sandbox) -> No
 
 def test_a_platform_that_is_not_there_loses_nothing_until_it_is(sandbox: Sandbox) -> None:
     """Connections are refused at first; the same events arrive once the server is up."""
-    sandbox.stop()
     pipeline = meta_only(sandbox)
+    port = int(sandbox.url.rpartition(":")[2])
+    sandbox.stop()
     record(3)
     assert not eventflows.force_flush(300)
-    port = int(sandbox.url.rpartition(":")[2])
     with Sandbox(port=port) as back:
         assert eventflows.force_flush(10_000)
         assert 3 == len(back.events("meta")) == pipeline.stats()["meta"].delivered
@@ -188,9 +188,9 @@ def test_numbers_add_up_at_any_moment_under_many_threads(sandbox: Sandbox) -> No
     assert eventflows.force_flush(30_000)
     done.set()
     watcher.join()
-    assert [] == wrong
+    assert wrong == []
     assert {400} == {stats.delivered for stats in pipeline.stats().values()}
-    assert 400 == len(sandbox.events("reddit"))
+    assert len(sandbox.events("reddit")) == 400
 
 
 def test_ga4_groups_by_client_and_keeps_to_25_events(sandbox: Sandbox) -> None:
@@ -200,8 +200,8 @@ def test_ga4_groups_by_client_and_keeps_to_25_events(sandbox: Sandbox) -> None:
     for index in range(5):
         record(**{"conversion.click.ga_client_id": f"2.{index + 1}"})
     assert eventflows.force_flush(10_000)
-    assert (35, 7) == (pipeline.stats()["ga4"].delivered, pipeline.stats()["ga4"].attempts)
-    assert 35 == len(sandbox.events("ga4"))
+    assert (pipeline.stats()["ga4"].delivered, pipeline.stats()["ga4"].attempts) == (35, 7)
+    assert len(sandbox.events("ga4")) == 35
 
 
 def test_own_requests_are_not_traced_and_carry_no_trace_context(sandbox: Sandbox) -> None:
@@ -218,8 +218,8 @@ def test_own_requests_are_not_traced_and_carry_no_trace_context(sandbox: Sandbox
         assert eventflows.force_flush(5_000)
     finally:
         RequestsInstrumentor().uninstrument()
-    assert ["request"] == [span.name for span in spans.get_finished_spans()]
-    assert 4 == len(sandbox.requests)
+    assert [span.name for span in spans.get_finished_spans()] == ["request"]
+    assert len(sandbox.requests) == 4
     assert not [r for r in sandbox.requests if {"traceparent", "baggage"} & set(r["headers"])]
 
 
@@ -238,7 +238,7 @@ def test_no_secret_and_no_person_in_logs_reprs_and_statistics(
     tracer.add_event("Purchase", {**PERSON, "note": PERSON["user.email"], "order_id": "1"})
     tracer.add_event("Lead", {**LEAD, **PERSON})
     assert eventflows.force_flush(10_000)
-    assert {"a purchase needs value and currency": 1} == pipeline.stats()["meta"].refused
+    assert pipeline.stats()["meta"].refused == {"a purchase needs value and currency": 1}
     said = caplog.text + repr(providers) + repr(pipeline.stats()) + repr(pipeline.settings) + repr(pipeline.left_out)
     for canary in (*CANARIES, "sekret-token"):
         assert canary not in said.lower()
@@ -260,10 +260,10 @@ def test_a_forked_child_delivers_its_own_and_the_parent_its_own(sandbox: Sandbox
         delivered = eventflows.shutdown(5_000)
         os._exit(0 if delivered else 1)
     _, status = os.waitpid(child, 0)
-    assert 0 == os.waitstatus_to_exitcode(status)
+    assert os.waitstatus_to_exitcode(status) == 0
     record(event_id="after")
     assert eventflows.force_flush(5_000)
-    assert ["after", "child", "parent", "warm"] == sorted(e["event"]["event_id"] for e in sandbox.events("meta"))
+    assert sorted(e["event"]["event_id"] for e in sandbox.events("meta")) == ["after", "child", "parent", "warm"]
 
 
 PROGRAM = """
@@ -280,8 +280,8 @@ def test_a_script_that_just_ends_has_delivered(sandbox: Sandbox) -> None:
         [sys.executable, "-c", PROGRAM.format(url=sandbox.url)],
         env=environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (0, "") == (done.returncode, done.stderr)
-    assert 50 == len(sandbox.events("meta"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(sandbox.events("meta")) == 50
 
 
 def test_events_after_shutdown_are_counted_and_do_not_raise(sandbox: Sandbox) -> None:
@@ -289,7 +289,7 @@ def test_events_after_shutdown_are_counted_and_do_not_raise(sandbox: Sandbox) ->
     assert pipeline.shutdown(5_000)
     assert pipeline.shutdown(5_000)
     record()
-    assert {"recorded after shutdown": 1} == pipeline.stats()["meta"].dropped
+    assert pipeline.stats()["meta"].dropped == {"recorded after shutdown": 1}
 
 
 def test_the_thread_starts_with_the_first_conversion(sandbox: Sandbox) -> None:

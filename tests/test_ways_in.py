@@ -38,7 +38,7 @@ PURCHASE: dict[str, Any] = {
 
 def arrived(sandbox: Sandbox) -> dict[str, int]:
     """How many events each platform accepted; none may have been refused."""
-    assert [] == sandbox.refused()
+    assert sandbox.refused() == []
     counts: dict[str, int] = {}
     for entry in sandbox.events():
         counts[entry["provider"]] = counts.get(entry["provider"], 0) + 1
@@ -66,12 +66,14 @@ def by_tracker() -> None:
 
 
 @pytest.mark.parametrize("way", [by_tracer, by_log_record, by_span_event, by_tracker])
-def test_each_way_delivers_once_to_each_platform(way: Any, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_way_delivers_once_to_each_platform(
+    way: Any, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
     pipeline = eventflows.configure(five(sandbox.url))
     way()
     assert eventflows.force_flush(10_000)
     assert arrived(sandbox) == ONE_EACH
-    assert 1 == len(capsys.readouterr().out.splitlines())
+    assert len(capsys.readouterr().out.splitlines()) == 1
     assert all((s.captured, s.delivered, s.pending) == (1, 1, 0) for s in pipeline.stats().values())
 
 
@@ -82,7 +84,7 @@ def test_the_same_conversion_by_four_ways_counts_once(sandbox: Sandbox) -> None:
         way()
     assert eventflows.force_flush(10_000)
     assert arrived(sandbox) == ONE_EACH
-    assert 3 == pipeline.duplicates
+    assert pipeline.duplicates == 3
 
 
 def test_an_apps_own_providers_are_used_and_others_see_only_sealed_records(sandbox: Sandbox) -> None:
@@ -99,10 +101,10 @@ def test_an_apps_own_providers_are_used_and_others_see_only_sealed_records(sandb
     get_logger("app").emit(event_name="Lead", attributes=PURCHASE)
     get_logger("app").emit(event_name="cache.miss", attributes={"key": "v"})
     assert eventflows.force_flush(10_000)
-    assert arrived(sandbox) == {name: 2 for name in ONE_EACH}
+    assert arrived(sandbox) == dict.fromkeys(ONE_EACH, 2)
     finished = records.get_finished_logs()
-    assert ["Purchase", "Lead", "cache.miss"] == [r.log_record.event_name for r in finished]
-    assert {"key": "v"} == dict(finished[2].log_record.attributes or {})
+    assert [r.log_record.event_name for r in finished] == ["Purchase", "Lead", "cache.miss"]
+    assert dict(finished[2].log_record.attributes or {}) == {"key": "v"}
     shown = "".join(record.to_json() for record in finished).lower()
     assert "conversion.sealed.email.lower" in shown
     assert not [canary for canary in CANARIES if canary in shown]
@@ -124,7 +126,7 @@ def test_the_instrumentor_catches_span_events_that_sampling_drops(sandbox: Sandb
         EventFlowsInstrumentor().uninstrument()
     assert (trace.NonRecordingSpan.add_event, hasattr(trace.Tracer, "add_event")) == originals
     assert eventflows.force_flush(10_000)
-    assert arrived(sandbox) == {name: 2 for name in ONE_EACH}
+    assert arrived(sandbox) == dict.fromkeys(ONE_EACH, 2)
 
 
 def test_the_instrumentor_seals_conversions_on_recorded_spans(sandbox: Sandbox) -> None:
@@ -174,7 +176,11 @@ def test_the_classic_facade_as_the_documentation_writes_it(sandbox: Sandbox) -> 
     assert eventflows.tracker.shutdown(10_000)
     assert arrived(sandbox) == {"meta": 1, "ga4": 1, "tiktok": 1}
     meta = sandbox.events("meta")[0]["event"]
-    assert ("Purchase", "ORD-9999", "annual") == (meta["event_name"], meta["event_id"], meta["custom_data"]["plan_type"])
+    assert (
+        meta["event_name"],
+        meta["event_id"],
+        meta["custom_data"]["plan_type"],
+    ) == ("Purchase", "ORD-9999", "annual")
 
 
 @pytest.mark.parametrize("user_data", [None, {}, {"email": 5}, {"nonsense": "x"}, {"email": object()}, 7])
@@ -197,17 +203,17 @@ def test_destinations_are_filtered_per_event_and_per_provider(sandbox: Sandbox) 
     assert eventflows.force_flush(10_000)
     assert arrived(sandbox) == {"meta": 2, "ga4": 1, "reddit": 1}
     stats = pipeline.stats()
-    assert {"not among the provider's events": 2} == stats["ga4"].filtered
-    assert {"consent: ad_user_data denied": 1} == stats["meta"].filtered
-    assert 3 == sum(stats["tiktok"].filtered.values())
+    assert stats["ga4"].filtered == {"not among the provider's events": 2}
+    assert stats["meta"].filtered == {"consent: ad_user_data denied": 1}
+    assert sum(stats["tiktok"].filtered.values()) == 3
 
 
 PROGRAM = """
 import sys
 from opentelemetry._logs import get_logger
 from opentelemetry import trace
-attributes = {"value": 5, "currency": "EUR", "order_id": "1", "user.email": "zoe@example.com", "client.address": "198.51.100.24",
-              "user_agent.original": "Mozilla/5.0", "url.full": "https://shop.example/"}
+attributes = {"value": 5, "currency": "EUR", "order_id": "1", "user.email": "zoe@example.com",
+              "client.address": "198.51.100.24", "user_agent.original": "Mozilla/5.0", "url.full": "https://shop.example/"}
 get_logger("app").emit(event_name="Purchase", attributes=attributes)
 with trace.get_tracer("app").start_as_current_span("x") as span:
     span.add_event("Purchase", attributes)
@@ -218,7 +224,9 @@ with trace.get_tracer("app").start_as_current_span("x") as span:
 @pytest.mark.parametrize("signals", [["logs", "traces"], ["traces"], ["logs"]])
 def test_opentelemetry_instrument_with_nothing_but_environment_variables(signals: list[str], sandbox: Sandbox) -> None:
     """The exporters are found by their entry points, share one pipeline, and deliver before the process ends."""
-    exporters = {f"OTEL_{s.upper()}_EXPORTER": "eventflows" if s in signals else "none" for s in ("logs", "traces", "metrics")}
+    exporters = {
+        f"OTEL_{s.upper()}_EXPORTER": "eventflows" if s in signals else "none" for s in ("logs", "traces", "metrics")
+    }
     variables = environment(
         **exporters,
         OTEL_EXPORTER_EVENTFLOWS_ENDPOINT=sandbox.url,
@@ -231,7 +239,7 @@ def test_opentelemetry_instrument_with_nothing_but_environment_variables(signals
         ["opentelemetry-instrument", sys.executable, "-c", PROGRAM],
         env=variables, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     names = sorted(entry["event"]["event_name"] for entry in sandbox.events("meta"))
-    assert ["Lead", "Purchase"] == names, json.dumps(sandbox.refused()) + done.stderr
-    assert 2 == len(sandbox.events("reddit"))
+    assert names == ["Lead", "Purchase"], json.dumps(sandbox.refused()) + done.stderr
+    assert len(sandbox.events("reddit")) == 2

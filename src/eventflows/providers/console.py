@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from ..conversion import Conversion
 from .base import DELIVERED, Encoded, Outcome, Provider, Request, Response, by_http_status, present
 
-METHOD = "PRINT"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -20,6 +19,7 @@ class ConsoleProvider(Provider):
     """Prints each conversion as one JSON object. It needs no credentials, no consent and no network."""
 
     TYPE: ClassVar[str] = "console"
+    METHOD: ClassVar[str] = "PRINT"
     URL: ClassVar[str] = "console:"
     NEEDS_CONSENT: ClassVar[tuple[str, ...]] = ()
     MAX_BYTES: ClassVar[int] = 1_000_000_000
@@ -61,7 +61,7 @@ class ConsoleProvider(Provider):
         return Encoded(conversion.id, event)
 
     def request(self, batch: Sequence[Encoded]) -> Request:
-        return Request(method=METHOD, url=self.URL, body={"events": [encoded.event for encoded in batch]})
+        return Request(method=self.METHOD, url=self.URL, body={"events": [encoded.event for encoded in batch]})
 
     def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
         return [DELIVERED] * len(batch) if response.status == 200 else by_http_status(response, batch)

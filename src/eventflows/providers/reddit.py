@@ -68,10 +68,13 @@ EXTERNAL_ID_FORM = "external_id.trim"
 # which is an assumption: no public page says that they are the same.
 TEST_ID_FALLBACK = "pixel_id"
 
+# Limited data use needs a country. Where the person's is not known: it is the law of US states that it serves.
+LDU_COUNTRY = "US"
+
 MATCH_KEYS = frozenset({"email", "phone_number", "external_id", "uuid", "idfa", "aaid"})
 # `_rdt_uuid` is `<milliseconds>.<uuid>`; one that is not an RFC 4122 UUID sinks the whole request.
 _UUID = re.compile(
-    r"(?:[0-9]+\.)?[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+    r"(?:[0-9]+\.)?[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
 )
 _ISO_REGION = re.compile(r"([A-Za-z]{2})-[A-Za-z0-9]{1,3}")
 _EVENT_INDEX = re.compile(r"\bevents\[(\d+)\]")
@@ -190,7 +193,7 @@ def _user(conversion: Conversion, *, device: bool) -> dict[str, Any]:
         if mobile is not None:
             found["idfa" if mobile[0] == "idfa" else "aaid"] = digest(mobile[1])
     if conversion.limited_data_use or conversion.consent.ad_personalization is False:
-        found["data_processing_options"] = {"modes": ["LDU"]} | _place(user)
+        found["data_processing_options"] = {"modes": ["LDU"], "country": LDU_COUNTRY} | _place(user)
     return found
 
 

@@ -1,0 +1,318 @@
+"""Meta, by its Conversions API. `docs/providers/meta.md` explains the choices made here.
+
+Sources (checked on 2026-11-23): https://developers.facebook.com/docs/marketing-api/conversions-api and its pages
+`using-the-api`, `parameters/*`, `best-practices`, https://developers.facebook.com/docs/graph-api/changelog, and
+https://developers.facebook.com/docs/marketing-api/data-processing-options
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..conversion import Conversion, EventType, Identifiers, Item
+from ..errors import ConfigurationError
+from ..pii import compact_place, digest, mobile_id, postal, state_code
+from ..semconv import event_key
+from .base import (
+    DAY_NS,
+    Encoded,
+    Outcome,
+    Provider,
+    Request,
+    Response,
+    Status,
+    Unencodable,
+    all_of,
+    by_http_status,
+    present,
+    refused_at,
+)
+
+NEWEST_VERSION = "v26.0"
+# Version → the day it ends; "" where Meta has not set one.
+VERSIONS: Mapping[str, str] = {
+    "v26.0": "",
+    "v25.0": "2028-07-29",
+    "v24.0": "2028-02-18",
+    "v23.0": "2027-10-08",
+    "v22.0": "2027-05-20",
+    "v21.0": "2027-01-21",
+}
+MAX_CUSTOM_NAME = 50
+IN_STORE_AGE_NS = 62 * DAY_NS
+
+FORMS: Mapping[str, str] = {
+    "em": "email.lower",
+    "ph": "phone.digits",
+    "fn": "first_name.compact",
+    "ln": "last_name.compact",
+    "db": "date_of_birth.yyyymmdd",
+    "ge": "gender.letter",
+    # Meta recommends hashing; its own parameter builder, which the pixel shares, lower-cases and drops spaces first.
+    "external_id": "external_id.lower",
+}
+# An event that has only keys of one of these sets cannot be matched and is refused (best practices, 2804050).
+WEAK_KEYS = (
+    frozenset({"ct", "country", "st", "zp", "ge", "client_user_agent"}),
+    frozenset({"db", "client_user_agent"}),
+    frozenset({"fn", "ge"}),
+    frozenset({"ln", "ge"}),
+)
+# Custom data that Meta documents and that has another type than a scalar.
+TYPED_DATA: Mapping[str, type] = {"content_ids": list}
+
+_FBC = re.compile(r"fb\.\d\.\d{10,}\.(\S+)")
+_FBP = re.compile(r"fb\.\d\.\d{10,}\.\d+(?:\.[\w-]{2,8})?")
+_INDEX = re.compile(r"\['data'\]\[(\d+)\]")
+_APP_SYSTEMS = {"ios": "i2", "ipados": "i2", "android": "a2"}
+
+_TEMPORARY = frozenset({1, 2, 4, 17, 32, 341, 368, 613, 5000, 21009})
+_AUTHORISATION = frozenset({3, 10, 102, 190, 294, *range(200, 300)})
+_REASONS: Mapping[int, str] = {
+    2804003: "event too old",
+    2804009: "purchase without value",
+    2804019: "a key or value is not accepted",
+    2804050: "not enough match data",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class MetaProvider(Provider):
+    """Meta's Conversions API.
+
+    Args:
+        pixel_id: The pixel's or dataset's id.
+        access_token: From Events Manager → Settings.
+        api_version: Of the Graph API. A version that has ended is refused.
+        test_code: From Events Manager → Test Events. Such events count all the same.
+        partner_agent: Of a platform that sends for its customers.
+
+    Raises:
+        ConfigurationError: A required setting is empty, or a setting has a wrong value.
+    """
+
+    pixel_id: str
+    access_token: str
+    api_version: str = NEWEST_VERSION
+    partner_agent: str | None = None
+
+    TYPE: ClassVar[str] = "meta"
+    URL: ClassVar[str] = "https://graph.facebook.com"
+    REQUIRED: ClassVar[tuple[str, ...]] = ("pixel_id", "access_token")
+    SECRETS: ClassVar[tuple[str, ...]] = ("access_token",)
+    MAX_BATCH: ClassVar[int] = 500  # 1000 are allowed; one bad event refuses them all, and halving then costs less
+    MAX_AGE_NS: ClassVar[int | None] = 7 * DAY_NS
+    EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
+        EventType.PAGE_VIEW: "PageView",
+        EventType.VIEW_CONTENT: "ViewContent",
+        EventType.SEARCH: "Search",
+        EventType.ADD_TO_CART: "AddToCart",
+        EventType.ADD_TO_WISHLIST: "AddToWishlist",
+        EventType.INITIATE_CHECKOUT: "InitiateCheckout",
+        EventType.ADD_PAYMENT_INFO: "AddPaymentInfo",
+        EventType.PURCHASE: "Purchase",
+        EventType.LEAD: "Lead",
+        EventType.SIGN_UP: "CompleteRegistration",
+        EventType.SUBSCRIBE: "Subscribe",
+        EventType.START_TRIAL: "StartTrial",
+        EventType.CONTACT: "Contact",
+        EventType.SCHEDULE: "Schedule",
+        EventType.SUBMIT_APPLICATION: "SubmitApplication",
+        EventType.DOWNLOAD: "Download",  # Meta has no such standard event, nor one for refunds
+        EventType.REFUND: "Refund",
+    }
+    STANDARD_EVENTS: ClassVar[frozenset[str]] = frozenset(
+        {*EVENT_NAMES.values(), "CustomizeProduct", "Donate", "FindLocation"} - {"Download", "Refund"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        version = self.api_version
+        if (
+            not isinstance(version, str)
+            or not re.fullmatch(r"v\d+\.\d+", version)
+            or (version not in VERSIONS and _number(version) < _number(NEWEST_VERSION))
+        ):
+            raise ConfigurationError(
+                f"{self.name}: api_version {version!r} is none, or has ended; allowed: {', '.join(VERSIONS)} or newer"
+            )
+
+    def max_age_ns(self, conversion: Conversion) -> int | None:
+        return IN_STORE_AGE_NS if conversion.action_source == "physical_store" else self.MAX_AGE_NS
+
+    def encode(self, conversion: Conversion) -> Encoded:
+        if conversion.type is EventType.PURCHASE and (conversion.value is None or conversion.currency is None):
+            raise Unencodable("a purchase needs value and currency")
+        user = _user_data(conversion)
+        if any(user.keys() <= weak for weak in WEAK_KEYS):
+            raise Unencodable(
+                "Meta has nothing to match on: it needs an e-mail, phone, id, cookie or address of the person"
+            )
+        request, personalised = conversion.request, conversion.consent.ad_personalization is not False
+        event = present(
+            event_name=self._event_name(conversion),
+            event_time=conversion.time_unix_nano // 10**9,
+            event_id=conversion.id,
+            action_source=conversion.action_source,
+            event_source_url=request.url,
+            referrer_url=request.referrer,
+            user_data=user,
+            custom_data=_custom_data(conversion),
+            opt_out=None if personalised else True,
+            app_data=self._app_data(conversion) if conversion.action_source == "app" else None,
+        )
+        if conversion.limited_data_use or not personalised:
+            # Country and state 0: Meta finds out where the person is, and limits what the law there limits.
+            event |= {
+                "data_processing_options": ["LDU"],
+                "data_processing_options_country": 0,
+                "data_processing_options_state": 0,
+            }
+        elif conversion.limited_data_use is False:
+            event["data_processing_options"] = []
+        return Encoded(conversion.id, event)
+
+    def request(self, batch: Sequence[Encoded]) -> Request:
+        return Request(
+            method="POST",
+            url=f"{self.base_url}/{self.api_version}/{self.pixel_id}/events",
+            body=present(
+                data=[encoded.event for encoded in batch],
+                test_event_code=self.test_code,
+                partner_agent=self.partner_agent,
+            ),
+            secret_headers={"Authorization": f"Bearer {self.access_token}"},
+        )
+
+    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+        body = response.json if isinstance(response.json, Mapping) else {}
+        error = body.get("error")
+        if not isinstance(error, Mapping):
+            if response.status == 200 and "events_received" not in body:
+                return all_of(batch, Status.RETRY, "HTTP 200 without Meta's answer")  # a proxy's page, say
+            return all_of(batch, Status.DELIVERED) if response.status == 200 else by_http_status(response, batch)
+        # Meta's status codes say little: the code decides, then is_transient, then the status.
+        code, subcode = _integer(error.get("code")), _integer(error.get("error_subcode"))
+        reason = f"Meta {code}/{subcode}" + (f" ({_REASONS[subcode]})" if subcode in _REASONS else "")
+        if code in _TEMPORARY or code < 0 or 80000 <= code <= 80014 or error.get("is_transient") is True:
+            return all_of(batch, Status.RETRY, reason)
+        if code in _AUTHORISATION or (code, subcode) == (100, 33):
+            return all_of(batch, Status.UNAUTHORIZED, reason)
+        if code != 100:
+            return by_http_status(response, batch)
+        match = _INDEX.search(f"{error.get('message')} {error.get('error_user_msg')}")
+        if match and int(match[1]) < len(batch):
+            return refused_at(batch, {int(match[1]): reason})
+        return all_of(batch, Status.SUSPECT, reason)
+
+    def _event_name(self, conversion: Conversion) -> str:
+        if conversion.type in self.EVENT_NAMES:
+            return self.EVENT_NAMES[conversion.type]
+        return _STANDARD_BY_KEY.get(event_key(conversion.name), conversion.name[:MAX_CUSTOM_NAME])
+
+    def _app_data(self, conversion: Conversion) -> dict[str, Any] | None:
+        """What Meta requires of app events: 16 positions, of which the layout's version and the system's are required."""
+        if self.extra is not None and "app_data" in self.extra:
+            return None
+        properties, device = conversion.properties, conversion.device
+        system = _APP_SYSTEMS.get(str(properties.get("os.name", "")).lower())
+        version = properties.get("os.version")
+        if system is None or not isinstance(version, str) or not version:
+            raise Unencodable("an app event needs os.name (iOS or Android) and os.version, or extra={'app_data': ...}")
+        extinfo = [""] * 16
+        extinfo[0], extinfo[4] = system, version
+        extinfo[5] = str(properties.get("device.model.identifier", ""))
+        extinfo[6] = (conversion.request.language or "").replace("-", "_")
+        allowed = 0 if conversion.consent.ad_personalization is False else 1
+        return present(
+            advertiser_tracking_enabled=allowed,
+            application_tracking_enabled=allowed,
+            extinfo=extinfo,
+            vendor_id=device.vendor_id,
+        )
+
+
+_STANDARD_BY_KEY = {event_key(name): name for name in MetaProvider.STANDARD_EVENTS}
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version[1:].split("."))
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _user_data(conversion: Conversion) -> dict[str, Any]:
+    user, request, clicks = conversion.user, conversion.request, conversion.clicks
+    mobile = mobile_id(conversion.device.advertising_id or "", str(conversion.properties.get("os.name", "")))
+    fbp = clicks.get("fbp", "")
+    return present(
+        **{key: list(user.sealed.get(form, ())) for key, form in FORMS.items()},
+        **{key: [digest(text)] for key, text in _place(user).items()},
+        client_ip_address=request.client_address,
+        client_user_agent=request.user_agent,
+        fbc=_fbc(conversion),
+        fbp=fbp if _FBP.fullmatch(fbp) else None,
+        madid=mobile[1] if mobile and conversion.action_source == "app" else None,
+    )
+
+
+def _place(user: Identifiers) -> dict[str, str]:
+    return present(
+        ct=compact_place(user.city or ""),
+        st=state_code(user.region or "", user.country),
+        zp=postal(user.postal_code or "", user.country),
+        country=(user.country or "").lower(),
+    )
+
+
+def _fbc(conversion: Conversion) -> str | None:
+    """The `_fbc` cookie, or one made from a newer `fbclid`; when that was first seen is not known, hence the event's time."""
+    fbc, fbclid = conversion.clicks.get("fbc", ""), conversion.clicks.get("fbclid")
+    match = _FBC.fullmatch(fbc)
+    # The cookie may carry a fifth part behind the click id.
+    if match and (not fbclid or match[1] == fbclid or match[1].startswith(f"{fbclid}.")):
+        return fbc
+    return f"fb.1.{conversion.time_unix_nano // 10**6}.{fbclid}" if fbclid else (fbc if match else None)
+
+
+def _custom_data(conversion: Conversion) -> dict[str, Any]:
+    value = conversion.value
+    if value is not None:
+        value = abs(value) if conversion.type is EventType.REFUND else (value if value >= 0 else None)
+    items = [item for item in conversion.items if item.id]
+    data = present(
+        value=value,
+        currency=conversion.currency if value is not None else None,
+        order_id=conversion.order_id,
+        contents=[_content(item) for item in items],
+        content_ids=[item.id for item in items],
+        content_type="product" if items else None,
+        num_items=conversion.quantity,
+        search_string=conversion.search_term if conversion.type is EventType.SEARCH else None,
+        coupon=conversion.coupon,
+        tax=conversion.tax,
+        shipping=conversion.shipping,
+    )
+    for key, custom in conversion.properties.items():
+        if key in data or custom is None:
+            continue
+        nested = isinstance(custom, (list, Mapping)) and not isinstance(custom, TYPED_DATA.get(key, ()))
+        data[key] = json.dumps(custom, ensure_ascii=False) if nested else custom  # Meta takes scalars only
+    return data
+
+
+def _content(item: Item) -> dict[str, Any]:
+    return present(
+        id=item.id,
+        quantity=item.quantity if item.quantity is not None else 1,  # required where there is a catalogue
+        item_price=item.price,
+        title=item.name,
+        brand=item.brand,
+        category=item.category,
+    )
