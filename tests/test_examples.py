@@ -22,11 +22,13 @@ def test_the_quickstart_adds_up_and_shows_nobody() -> None:
         [sys.executable, str(ROOT / "examples" / "quickstart.py")],
         env=environment(), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     for name in ("console", "meta", "ga4", "tiktok", "reddit"):
         assert f"\n{name} " in done.stdout
     assert "Every number adds up." in done.stdout
-    assert not [raw for raw in ("@example.com", "701234567", "70 123 45 67") if raw in (done.stdout + done.stderr).lower()]
+    assert not [
+        raw for raw in ("@example.com", "701234567", "70 123 45 67") if raw in (done.stdout + done.stderr).lower()
+    ]
 
 
 def load(name: str) -> ModuleType:
@@ -50,12 +52,12 @@ def test_an_order_placed_in_the_flask_shop_arrives_at_every_platform(sandbox: Sa
     finally:
         server.shutdown()
         FlaskInstrumentor().uninstrument_app(app)
-    assert 201 == answer.status_code
+    assert answer.status_code == 201
     assert eventflows.force_flush(10_000)
-    assert [] == sandbox.refused()
-    assert ["ga4", "meta", "reddit", "tiktok"] == sorted(entry["provider"] for entry in sandbox.events())
+    assert sandbox.refused() == []
+    assert sorted(entry["provider"] for entry in sandbox.events()) == ["ga4", "meta", "reddit", "tiktok"]
     meta = sandbox.events("meta")[0]["event"]
-    assert ("purchase-70331", 1249.5, "127.0.0.1") == (
+    assert (
         meta["event_id"], meta["custom_data"]["value"], meta["user_data"]["client_ip_address"],
-    )  # fmt: skip
+    ) == ("purchase-70331", 1249.5, "127.0.0.1")  # fmt: skip
     assert {"em", "ph", "fn", "ln"} <= meta["user_data"].keys()
