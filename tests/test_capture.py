@@ -256,3 +256,10 @@ def test_no_attributes_whatsoever_raise(attributes: dict[str, Any]) -> None:
     """And what comes out is JSON that any parser takes."""
     conversion = captured("Purchase", **{k: v for k, v in attributes.items() if k not in ("name", "rules")})
     json.dumps(conversion.properties, allow_nan=False)
+
+
+def test_an_email_as_an_attributes_name_is_shown_to_nobody() -> None:
+    attributes = {"zoe@example.com": 1, "plan": "a"}
+    conversion = captured(**attributes)
+    assert "zoe@" not in repr(conversion) + repr(sealed_attributes(attributes, conversion))
+    assert (("custom property", "an e-mail address in its name"),) == conversion.left_out

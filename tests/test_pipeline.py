@@ -298,3 +298,44 @@ def test_the_thread_starts_with_the_first_conversion(sandbox: Sandbox) -> None:
     assert not [name for name in before if "EventFlows" in name]
     pipeline.record("cache.miss", {})
     assert before == {thread.name for thread in threading.enumerate()}
+
+
+def test_a_shut_down_pipeline_leaves_the_providers_and_a_new_one_takes_over(sandbox: Sandbox) -> None:
+    """No processor of the old one goes on sealing, counting or delivering."""
+    from opentelemetry._logs import get_logger
+
+    old = meta_only(sandbox)
+    assert eventflows.shutdown(5_000)
+    new = meta_only(sandbox)
+    get_logger("app").emit(event_name="Lead", attributes={**LEAD, "event_id": "e1"})
+    assert eventflows.force_flush(5_000)
+    assert (0, 1) == (old.stats()["meta"].captured, new.stats()["meta"].delivered)
+    assert 1 == len(sandbox.events("meta"))
+
+
+def test_a_provider_can_be_added_to_the_classic_facade_later(sandbox: Sandbox) -> None:
+    meta, ga4, *_ = four(sandbox.url)
+    eventflows.tracker.add_provider(meta)
+    assert eventflows.tracker.track("Lead", {"email": "a@x.com"})
+    eventflows.tracker.add_provider(ga4)
+    assert eventflows.tracker.track("Lead", {"email": "a@x.com"})
+    assert eventflows.tracker.shutdown(10_000)
+    assert (2, 1) == (len(sandbox.events("meta")), len(sandbox.events("ga4")))
+
+
+EXIT_PROGRAM = """
+import atexit, eventflows
+from eventflows import MetaProvider
+pipeline = eventflows.configure([MetaProvider("123", "abc")], endpoint={url!r})
+atexit.register(lambda: eventflows.get_tracer("script").add_event("Lead", {{"user.email": "a@x.com"}}))
+"""
+
+
+def test_the_first_conversion_of_an_exit_handler_is_delivered(sandbox: Sandbox) -> None:
+    """Also where Python starts no more threads at that time (3.12 and newer)."""
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT_PROGRAM.format(url=sandbox.url)],
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 1 == len(sandbox.events("meta"))

@@ -188,12 +188,14 @@ def _sort(attributes: Mapping[str, Any]) -> _Sorted:
                 _sealed_elsewhere(name[len(sc.SEALED) :], value, found.sealed)
             elif sc.event_key(name) in sc.PERSONAL_KEYS:
                 raise Unusable("personal data as a custom property: record it as user.*")
+            elif contains_email(name):
+                found.left_out.append(("custom property", "an e-mail address in its name"))
             else:
-                found.properties[values.identifier(name)] = values.custom(value)
+                found.properties[name] = values.custom(value)
         except Unusable as problem:
             found.left_out.append((key, str(problem)))
         except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ or __len__ must not reach the app
-            found.left_out.append((str(key), "unreadable"))
+            found.left_out.append((key if isinstance(key, str) else "custom property", "unreadable"))
     return found
 
 
@@ -278,7 +280,10 @@ def sealed_attributes(attributes: Mapping[str, Any], conversion: Conversion) -> 
     shown = {
         key: value
         for key, value in attributes.items()
-        if key not in sc.SEALED_ATTRIBUTES and key not in gone and not key.startswith(sc.SEALED)
+        if key not in sc.SEALED_ATTRIBUTES
+        and key not in gone
+        and not key.startswith(sc.SEALED)
+        and not contains_email(key)
     }
     for key, clean in ((sc.URL_FULL, conversion.request.url), (sc.REFERER, conversion.request.referrer)):
         for alias in (key, *(name for name, target in sc.ALIASES.items() if target == key)):

@@ -49,13 +49,15 @@ class Tracker:
         self._own: pipeline.Pipeline | None = None
 
     def add_provider(self, provider: Provider) -> None:
-        """Add a destination, before the first `track`.
+        """Add a destination, for what is tracked from now on.
 
         Raises:
             ConfigurationError: The provider is none, or its name is taken.
         """
         config.settings([*self._providers, provider])
         self._providers.append(provider)
+        if self._own is not None:
+            self._own.add_provider(provider)
 
     def track(
         self,

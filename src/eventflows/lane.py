@@ -14,7 +14,7 @@ from .log import Notices
 from .mapping import NotSent, encode
 from .providers.base import Encoded, Provider
 from .retry import RetryPolicy
-from .sdk import Batcher
+from .sdk import Batcher, InlineBatcher, start_batcher
 from .transport import Transport, open_transport
 
 
@@ -75,7 +75,7 @@ class Lane:
         self._closing = threading.Event()
         self._outcomes: Counter[tuple[str, str]] = Counter()
         self._captured = self._pending = self._attempts = 0
-        self._batcher: Batcher | None = None
+        self._batcher: Batcher | InlineBatcher | None = None
         self._transport: Transport | None = None
         self._closed = False
 
@@ -104,8 +104,8 @@ class Lane:
         else:
             batcher.emit(conversion)
 
-    def _start(self) -> Batcher:
-        self._batcher = Batcher(
+    def _start(self) -> Batcher | InlineBatcher:
+        self._batcher = start_batcher(
             self._export,
             name=f"EventFlows-{self.provider.name}",
             # The lane itself keeps to queue_size; the slack is for those between counting and appending.

@@ -8,15 +8,17 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from .capture import capture, recognise
-from .config import Settings
+from .config import Settings, settings
 from .conversion import Conversion, EventType
 from .lane import Lane, ProviderStats
 from .log import Notices, logger
+from .providers.base import Provider
 from .routing import Seen
 
 
@@ -26,11 +28,11 @@ class Pipeline:
     Made by `eventflows.configure`. Its methods never raise, and none but `force_flush` and `shutdown` blocks.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._lanes = [Lane(p, settings.queue, settings.retry, settings.timeout) for p in settings.providers]
+    def __init__(self, built_from: Settings) -> None:
+        self.settings = built_from
+        self._lanes = [Lane(p, built_from.queue, built_from.retry, built_from.timeout) for p in built_from.providers]
         self._notices = Notices()
-        self._routes: set[int] = set()
+        self._routes: dict[int, Callable[[], None]] = {}
         self._reset()
         # A pipeline that nobody holds any more must not be kept alive by its own exit and fork hooks.
         me = weakref.ref(self)
@@ -54,7 +56,7 @@ class Pipeline:
         self._left_out: Counter[tuple[str, str]] = Counter()
         self._duplicates = 0
         self._shutdown_lock = threading.Lock()
-        self._is_shut_down = False
+        self.is_shut_down = False
         for lane in self._lanes:
             lane.reset()
 
@@ -104,6 +106,15 @@ class Pipeline:
 
     # --- what became of it
 
+    def add_provider(self, provider: Provider) -> None:
+        """One more destination, for what is recorded from now on.
+
+        Raises:
+            ConfigurationError: Its name is taken.
+        """
+        self.settings = replace(self.settings, providers=settings([*self.settings.providers, provider]).providers)
+        self._lanes = [*self._lanes, Lane(provider, self.settings.queue, self.settings.retry, self.settings.timeout)]
+
     def stats(self) -> dict[str, ProviderStats]:
         """The counters of each provider, by its name."""
         return {lane.provider.name: lane.stats() for lane in self._lanes}
@@ -135,22 +146,25 @@ class Pipeline:
         """
         deadline = time.monotonic() + timeout_millis / 1000
         with self._shutdown_lock:
-            if self._is_shut_down:
+            if self.is_shut_down:
                 return True
-            self._is_shut_down = True
+            self.is_shut_down = True
         for lane in self._lanes:
             lane.close_soon()
+        for detach in self._routes.values():
+            detach()
+        self._routes.clear()
         return all([lane.close(deadline) for lane in self._lanes])
 
     # --- the OTel providers it is attached to
 
-    def attach(self, route: object) -> None:
-        """A processor or exporter that feeds this pipeline."""
-        self._routes.add(id(route))
+    def attach(self, route: object, detach: Callable[[], None] = lambda: None) -> None:
+        """A processor or exporter that feeds this pipeline, and how to take it off its provider again."""
+        self._routes[id(route)] = detach
 
     def release(self, route: object, timeout_millis: float = 30_000) -> bool:
         """That route's provider shuts down: flush, and with the last route shut down as well."""
-        self._routes.discard(id(route))
+        self._routes.pop(id(route), None)
         return self.force_flush(timeout_millis) if self._routes else self.shutdown(timeout_millis)
 
 
@@ -180,15 +194,17 @@ def make_current(pipeline: Pipeline | None) -> None:
 def required() -> Pipeline | None:
     """The pipeline, or a log line that says why nothing is recorded."""
     if _current is None:
-        _notices.warn("none", "an event was recorded before eventflows.configure(); it is lost")
+        _notices.warn("none", "an event was recorded while EventFlows is not configured; it is lost")
     return _current
 
 
-def shared(settings: Settings) -> Pipeline:
+def shared(built_from: Settings) -> Pipeline:
     """The pipeline of this process, made from these settings where there is none yet."""
-    if _current is None:
-        make_current(Pipeline(settings))
-        assert _current is not None  # noqa: S101 reason: for the type checker
-        names = ", ".join(provider.name for provider in settings.providers)
-        logger.info("EventFlows delivers conversions to: %s", names)
-    return _current
+    running = _current
+    if running is None or running.is_shut_down:
+        running = Pipeline(built_from)
+        make_current(running)
+        logger.info(
+            "EventFlows delivers conversions to: %s", ", ".join(provider.name for provider in built_from.providers)
+        )
+    return running

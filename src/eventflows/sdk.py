@@ -94,6 +94,42 @@ class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time 
         return not self._worker_thread.is_alive()
 
 
+class InlineBatcher:
+    """Stands in for the Batcher where no thread can start any more, as in Python 3.12's exit handlers.
+
+    Exports on the thread that flushes or closes.
+    """
+
+    def __init__(self, export: Callable[[list[Any]], None]) -> None:
+        self._export = export
+        self._queue: list[Any] = []
+
+    def emit(self, item: Any) -> None:
+        self._queue.append(item)
+
+    def flush_soon(self) -> None:
+        batch, self._queue = self._queue, []
+        if batch:
+            self._export(batch)
+
+    def close_soon(self) -> None:
+        """`join` exports."""
+
+    def join(self, seconds: float) -> bool:  # noqa: ARG002 reason: an export on this thread ends by the request's timeout
+        self.flush_soon()
+        return True
+
+
+def start_batcher(
+    export: Callable[[list[Any]], None], *, name: str, queue_size: int, batch_size: int, flush_interval: float
+) -> Batcher | InlineBatcher:
+    """A running Batcher, or its stand-in while the interpreter shuts down."""
+    try:
+        return Batcher(export, name=name, queue_size=queue_size, batch_size=batch_size, flush_interval=flush_interval)
+    except RuntimeError:  # can't start new thread
+        return InlineBatcher(export)
+
+
 def put_first(provider: LoggerProvider, processor: LogRecordProcessor) -> bool:
     """Register a log processor before all that the provider has, so that it sees each record first.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from opentelemetry import trace
@@ -15,7 +16,7 @@ from .errors import ConfigurationError
 from .log import logger
 from .processor import EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
 from .providers.base import Provider
-from .sdk import put_first
+from .sdk import put_first, remove_log_processor, remove_span_processor
 
 
 def configure(
@@ -41,17 +42,23 @@ def configure(
     Raises:
         ConfigurationError: A setting is wrong, or a pipeline is running already.
     """
-    if pipeline.current() is not None:
+    existing = pipeline.current()
+    if existing is not None and not existing.is_shut_down:
         raise ConfigurationError("EventFlows is configured already; call eventflows.shutdown() first")
     from_environment = providers is None and not options
     settings = config.from_environment() if from_environment else config.settings(providers, **options)
     running = pipeline.shared(settings)
     logs = logger_provider or _logger_provider()
-    if logs is not None and not put_first(logs, EventFlowsLogRecordProcessor(running)):
-        logger.warning("this LoggerProvider lets no processor be first: those before ours see raw attributes")
+    if logs is not None:
+        log_processor = EventFlowsLogRecordProcessor(running)
+        if not put_first(logs, log_processor):
+            logger.warning("this LoggerProvider lets no processor be first: those before ours see raw attributes")
+        running.attach(log_processor, partial(remove_log_processor, logs, log_processor))
     spans = tracer_provider or _tracer_provider()
     if spans is not None:
-        spans.add_span_processor(EventFlowsSpanProcessor(running))
+        span_processor = EventFlowsSpanProcessor(running)
+        spans.add_span_processor(span_processor)
+        running.attach(span_processor, partial(remove_span_processor, spans, span_processor))
     return running
 
 
