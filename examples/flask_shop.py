@@ -29,6 +29,8 @@ def create_app() -> Flask:
     @app.post("/orders")
     def place_order() -> ResponseReturnValue:
         order = request.get_json()
+        if unknown := set(order["items"]) - set(PRICES):
+            return {"unknown": sorted(unknown)}, 400  # no order, hence no conversion
         items = [{"id": sku, "price": PRICES[sku], "quantity": count} for sku, count in order["items"].items()]
         tracer.add_event(
             "Purchase",

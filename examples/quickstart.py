@@ -158,7 +158,8 @@ def main() -> int:
         )
         print("What the console provider shows of the seven requests, persons already hashed:\n")
         visit_the_shop()
-        captured = 7 + record_real_purchases()
+        purchases = record_real_purchases()
+        captured = 7 + purchases
         settled = eventflows.force_flush(60_000)
         seconds = time.monotonic() - started
         stats = pipeline.stats()
@@ -169,6 +170,8 @@ def main() -> int:
     print(f"\n{captured} conversions, {len(stats)} providers, {seconds:.1f} s\n")
     columns = ("captured", "delivered", "filtered", "refused", "dropped", "pending", "accepted by sandbox")
     print(f"{'provider':<10}" + "".join(f"{column:>{max(10, len(column) + 2)}}" for column in columns))
+    # All that may be filtered: the console is spared the thousand purchases, and Reddit is excluded from the subscription.
+    may_filter = {"console": purchases, "reddit": 1}
     problems = [] if settled else ["some conversions had no outcome in time"]
     problems += [f"the sandbox refused an event of {entry['provider']}: {entry['reason']}" for entry in refused]
     for name, one in stats.items():
@@ -178,8 +181,14 @@ def main() -> int:
         for what in ("filtered", "refused", "dropped"):
             for reason, count in getattr(one, what).items():
                 print(f"{'':<12}{count} {what}: {reason}")
-        if one.captured != captured or one.captured != one.delivered + sum(lost) + one.pending:
+        if one.captured != captured:
+            problems.append(f"{name}: {one.captured} captured, but {captured} were recorded")
+        if one.captured != one.delivered + sum(lost) + one.pending:
             problems.append(f"{name}: the numbers do not add up")
+        if sum(one.filtered.values()) != may_filter.get(name, 0):
+            problems.append(
+                f"{name}: {sum(one.filtered.values())} filtered, but {may_filter.get(name, 0)} were meant to be"
+            )
         if accepted[name] not in (None, one.delivered):
             problems.append(f"{name}: {one.delivered} delivered, but the sandbox accepted {accepted[name]}")
         if sum(one.refused.values()) or sum(one.dropped.values()) or one.pending:

@@ -88,6 +88,7 @@ def test_custom_names(name: str, sent: str) -> None:
         ({"fbclid": "IwNew_-9"}, "fb.1.1795455900123.IwNew_-9"),
         ({"fbc": "garbage", "fbclid": "IwNew_-9"}, "fb.1.1795455900123.IwNew_-9"),
         ({"fbc": "garbage"}, None),
+        ({"fbc": "fb.1.1795450000.IwAR"}, None),
     ],
 )
 def test_fbc_is_the_cookie_or_made_from_a_newer_fbclid(clicks: dict[str, str], fbc: str | None) -> None:
@@ -95,8 +96,10 @@ def test_fbc_is_the_cookie_or_made_from_a_newer_fbclid(clicks: dict[str, str], f
     assert fbc == made["user_data"].get("fbc")
 
 
-def test_a_malformed_fbp_is_dropped_and_the_event_goes() -> None:
-    assert event(**{"conversion.click.fbp": "fb.x"})["user_data"] == {"em": [EM]}
+@pytest.mark.parametrize("fbp", ["fb.x", "fb.1.1795450000.18044"])
+def test_a_malformed_fbp_is_dropped_and_the_event_goes(fbp: str) -> None:
+    """Its time is in milliseconds; one in seconds is malformed, too."""
+    assert event(**{"conversion.click.fbp": fbp})["user_data"] == {"em": [EM]}
 
 
 LDU = {"data_processing_options": ["LDU"], "data_processing_options_country": 0, "data_processing_options_state": 0}
@@ -134,6 +137,29 @@ def test_custom_data(name: str, attributes: dict[str, Any], expected: dict[str, 
     assert expected == event(name, **attributes).get("custom_data")
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "sent"),
+    [
+        ("content_ids", "A1", ["A1"]),
+        ("content_ids", [1, "b"], ["1", "b"]),
+        ("content_name", 5, "5"),
+        ("status", True, "true"),
+        ("predicted_ltv", "12.5", 12.5),
+        ("predicted_ltv", "high", None),
+        ("delivery_category", "curbside", "curbside"),
+        ("delivery_category", "drone", None),
+        ("customer_segmentation", "new_customer_to_business_line", "new_customer_to_business_line"),
+        ("customer_segmentation", "vip", None),
+        ("store_data", {"store_code": 7, "x": 1}, {"store_code": "7"}),
+        ("store_data", "7", None),
+        ("my_number", "12.5", "12.5"),
+    ],
+)
+def test_documented_custom_data_gets_its_type_or_is_left_out(key: str, given: Any, sent: Any) -> None:
+    """Meta would refuse the whole batch for a value of another type."""
+    assert sent == event(**{key: given}).get("custom_data", {}).get(key)
+
+
 APP = {"conversion.action_source": "app", "os.name": "iOS", "os.version": "18.1",
        "conversion.device.advertising_id": "6D92078A-8246-4BA4-AE5B-76104861E7DC"}  # fmt: skip
 
@@ -143,6 +169,14 @@ def test_app_events_carry_the_sixteen_positions() -> None:
     assert made["user_data"]["madid"] == "6D92078A-8246-4BA4-AE5B-76104861E7DC"
     extinfo = made["app_data"]["extinfo"]
     assert (len(extinfo), extinfo[0], extinfo[4]) == (16, "i2", "18.1")
+    assert event(**{**APP, "os.version": 18})["app_data"]["extinfo"][4] == "18"
+
+
+def test_app_data_of_the_configuration_keeps_the_vendor_id() -> None:
+    """`extra` is merged in later; nothing else of ours may stand in its way."""
+    provider = MetaProvider("123", "t0ken", extra={"app_data": {"advertiser_tracking_enabled": 1}})
+    made = provider.encode(conversion(**{"conversion.action_source": "app", "conversion.device.vendor_id": "V"}))
+    assert made.event["app_data"] == {"vendor_id": "V"}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +184,8 @@ def test_app_events_carry_the_sixteen_positions() -> None:
     [
         ("Purchase", {"currency": "EUR"}, "value and currency"),
         ("Purchase", {"value": 5}, "value and currency"),
+        ("Purchase", {"value": -5, "currency": "EUR"}, "value and currency"),
+        ("purchase", {"conversion.type": "custom"}, "value and currency"),
         ("Lead", {"user.email": None}, "nothing to match on"),
         ("Lead", {"user.email": None, "user_agent.original": "M", "user.country": "SE"}, "nothing to match on"),
         ("Lead", {"user.email": None, "user.first_name": "A", "user.gender": "f"}, "nothing to match on"),
@@ -220,6 +256,10 @@ def failed(code: int, subcode: int | None = None, status: int = 400, **more: Any
 )
 def test_the_answers_code_decides_before_its_status(response: Response, status: Status) -> None:
     assert {status} == {outcome.status for outcome in META.outcomes(response, BATCH)}
+
+
+def test_an_unknown_code_is_told() -> None:
+    assert META.outcomes(failed(9999, 7), BATCH)[0] == Outcome(Status.SUSPECT, "Meta 9999/7")
 
 
 @pytest.mark.parametrize("field", ["message", "error_user_msg"])

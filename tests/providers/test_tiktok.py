@@ -18,6 +18,7 @@ TIKTOK = TikTokProvider("CPIX", "t0ken")
 PERSON = {"user.email": "Mara.Lind@Example.com"}
 EMAIL = digest("mara.lind@example.com")
 GAID = "cdda802e-fb9c-47ad-9866-0794d394c912"
+IDFV = "6D92078A-8246-4BA4-AE5B-76104861E7DC"
 
 
 def conversion(name: str = "Lead", **attributes: Any) -> Conversion:
@@ -102,9 +103,50 @@ def test_offline_events_carry_email_and_phone_only() -> None:
 
 def test_app_events_carry_the_app_and_the_device() -> None:
     made = event("Purchase", APP, **{"conversion.action_source": "app", "conversion.device.advertising_id": GAID,
-                                     "conversion.device.vendor_id": "V"})  # fmt: skip
+                                     "conversion.device.vendor_id": IDFV})  # fmt: skip
     assert made["app"] == {"app_id": "com.shop"}
-    assert made["user"] == {"email": [EMAIL], "gaid": GAID, "idfv": "V"}
+    assert made["user"] == {"email": [EMAIL], "gaid": GAID, "idfv": IDFV}
+
+
+def test_a_malformed_vendor_id_is_dropped_and_the_event_goes() -> None:
+    assert event("Lead", APP, **{"conversion.device.vendor_id": "V"})["user"] == {"email": [EMAIL]}
+
+
+@pytest.mark.parametrize(
+    ("language", "locale"),
+    [
+        ("sv_SE", "sv-SE"),
+        ("en", "en"),
+        ("sv-SE,sv;q=0.9", "sv-SE"),
+        ("en_US.UTF-8", "en-US"),
+        ("POSIX", None),
+        ("*", None),
+    ],
+)
+def test_the_locale_is_one_language_tag(language: str, locale: str | None) -> None:
+    assert locale == event(**{"browser.language": language})["user"].get("locale")
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "sent"),
+    [
+        ("content_ids", "A1", ["A1"]),
+        ("content_ids", [1, "b"], ["1", "b"]),
+        ("content_type", "product_group", "product_group"),
+        ("content_type", "article", None),
+        ("description", 7, "7"),
+        ("shop_id", 7, "7"),
+        ("predicted_ltv", "12.5", 12.5),
+        ("predicted_ltv", "high", None),
+        ("customer_type", "returning", "returning"),
+        ("customer_type", "vip", None),
+        ("delivery_category", "drone", None),
+        ("my_number", 7, 7),
+    ],
+)
+def test_documented_properties_get_their_type_or_are_left_out(key: str, given: Any, sent: Any) -> None:
+    """TikTok would refuse the whole batch for a value of another type."""
+    assert sent == event(**{key: given}).get("properties", {}).get(key)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +156,7 @@ def test_app_events_carry_the_app_and_the_device() -> None:
         ("Lead", TIKTOK, {"conversion.action_source": "physical_store"}, True),
         ("Lead", TIKTOK, {"conversion.action_source": "app"}, True),
         ("Lamp configured", OFFLINE, {}, True),
+        ("PageView", OFFLINE, {}, True),
         ("Lead", TIKTOK, {"user.email": None}, False),
         ("Lead", TIKTOK, {"user.email": None, "client.address": "198.51.100.24"}, False),
         ("Lead", OFFLINE, {"user.email": None, "user.id": "x"}, False),
@@ -148,6 +191,7 @@ def test_the_request_keeps_its_secret_apart() -> None:
     [
         ({"event_source": "tv"}, "web, app, offline, crm"),
         ({"event_source": "app"}, "app_id"),
+        ({"event_source": "app", "app_id": 123}, "app_id"),
         ({"event_source": "crm"}, "lead"),
     ],
 )

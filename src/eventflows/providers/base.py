@@ -9,8 +9,9 @@ A provider is constants plus pure functions: no I/O, no clock, no environment. T
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar
@@ -234,3 +235,25 @@ def scalars(properties: Mapping[str, Any], taken: Iterable[str] = ()) -> dict[st
     """The custom properties that are plain strings, numbers or booleans and do not clash with a modelled key."""
     reserved = frozenset(taken)
     return {k: v for k, v in properties.items() if isinstance(v, (str, int, float, bool)) and k not in reserved}
+
+
+def as_text(value: Any) -> str:
+    """A property that the platform documents as a string; what is none is written as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def as_texts(value: Any) -> list[str]:
+    """A property that the platform documents as a list of strings."""
+    return [as_text(one) for one in (value if isinstance(value, list) else [value]) if one is not None]
+
+
+def as_amount(value: Any) -> float | int | None:
+    """A property that the platform documents as a number, or None."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value.strip()):
+        return float(value)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def one_of(allowed: str) -> Callable[[Any], str | None]:
+    """For a property of which the platform documents the values, as a pattern: the value, or None for another."""
+    return lambda value: value if isinstance(value, str) and re.fullmatch(allowed, value) else None

@@ -7,10 +7,9 @@ https://developers.facebook.com/docs/marketing-api/data-processing-options
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ..conversion import Conversion, EventType, Identifiers, Item
@@ -27,7 +26,11 @@ from .base import (
     Status,
     Unencodable,
     all_of,
+    as_amount,
+    as_text,
+    as_texts,
     by_http_status,
+    one_of,
     present,
     refused_at,
 )
@@ -62,21 +65,38 @@ WEAK_KEYS = (
     frozenset({"fn", "ge"}),
     frozenset({"ln", "ge"}),
 )
-# Custom data that Meta documents and that has another type than a scalar.
-TYPED_DATA: Mapping[str, type] = {"content_ids": list}
 
-_FBC = re.compile(r"fb\.\d\.\d{10,}\.(\S+)")
-_FBP = re.compile(r"fb\.\d\.\d{10,}\.\d+(?:\.[\w-]{2,8})?")
+_FBC = re.compile(r"fb\.[0-9]\.[0-9]{13}\.(\S+)")  # the third part is in milliseconds
+_FBP = re.compile(r"fb\.[0-9]\.[0-9]{13}\.[0-9]+(?:\.[A-Za-z0-9_-]{2,8})?")
 _INDEX = re.compile(r"\['data'\]\[(\d+)\]")
 _APP_SYSTEMS = {"ios": "i2", "ipados": "i2", "android": "a2"}
 
 _TEMPORARY = frozenset({1, 2, 4, 17, 32, 341, 368, 613, 5000, 21009})
-_AUTHORISATION = frozenset({3, 10, 102, 190, 294, *range(200, 300)})
+_AUTHORISATION = frozenset({3, 10, 102, 190, 294, 2635, *range(200, 300)})  # 2635: the API version has ended
 _REASONS: Mapping[int, str] = {
     2804003: "event too old",
     2804009: "purchase without value",
     2804019: "a key or value is not accepted",
     2804050: "not enough match data",
+}
+
+
+def _store_data(value: Any) -> dict[str, str]:
+    known = ("store_page_id", "brand_page_id", "store_code") if isinstance(value, Mapping) else ()
+    return {key: as_text(value[key]) for key in known if value.get(key) is not None}
+
+
+CONTENT_TYPE = one_of("product|product_group")
+# Custom data that Meta documents with a type: a value of another one would sink the batch, so it is converted or left out.
+TYPED_DATA: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("content_name", "content_category", "content_type", "status", "item_number"), as_text),
+    **dict.fromkeys(("predicted_ltv", "net_revenue"), as_amount),
+    "content_ids": as_texts,
+    "delivery_category": one_of("in_store|curbside|home_delivery"),
+    "customer_segmentation": one_of(
+        "customer_in_loyalty_program|(new|existing)_customer_to_(business|business_line|product_area|medium)"
+    ),
+    "store_data": _store_data,
 }
 
 
@@ -132,11 +152,8 @@ class MetaProvider(Provider):
     def __post_init__(self) -> None:
         super().__post_init__()
         version = self.api_version
-        if (
-            not isinstance(version, str)
-            or not re.fullmatch(r"v\d+\.\d+", version)
-            or (version not in VERSIONS and _number(version) < _number(NEWEST_VERSION))
-        ):
+        well_formed = isinstance(version, str) and re.fullmatch(r"v\d+\.\d+", version)
+        if not well_formed or (version not in VERSIONS and _number(version) < _number(NEWEST_VERSION)):
             raise ConfigurationError(
                 f"{self.name}: api_version {version!r} is none, or has ended; allowed: {', '.join(VERSIONS)} or newer"
             )
@@ -145,23 +162,23 @@ class MetaProvider(Provider):
         return IN_STORE_AGE_NS if conversion.action_source == "physical_store" else self.MAX_AGE_NS
 
     def encode(self, conversion: Conversion) -> Encoded:
-        if conversion.type is EventType.PURCHASE and (conversion.value is None or conversion.currency is None):
+        name, data = self._event_name(conversion), _custom_data(conversion)
+        # By the name that is sent and the value that is left: a custom "purchase" and a negative value sink a batch, too.
+        if name == "Purchase" and not {"value", "currency"} <= data.keys():
             raise Unencodable("a purchase needs value and currency")
         user = _user_data(conversion)
         if any(user.keys() <= weak for weak in WEAK_KEYS):
-            raise Unencodable(
-                "Meta has nothing to match on: it needs an e-mail, phone, id, cookie or address of the person"
-            )
+            raise Unencodable("Meta has nothing to match on: no e-mail, phone, user id, cookie or IP address")
         request, personalised = conversion.request, conversion.consent.ad_personalization is not False
         event = present(
-            event_name=self._event_name(conversion),
+            event_name=name,
             event_time=conversion.time_unix_nano // 10**9,
             event_id=conversion.id,
             action_source=conversion.action_source,
             event_source_url=request.url,
             referrer_url=request.referrer,
             user_data=user,
-            custom_data=_custom_data(conversion),
+            custom_data=data,
             opt_out=None if personalised else True,
             app_data=self._app_data(conversion) if conversion.action_source == "app" else None,
         )
@@ -203,25 +220,24 @@ class MetaProvider(Provider):
         if code in _AUTHORISATION or (code, subcode) == (100, 33):
             return all_of(batch, Status.UNAUTHORIZED, reason)
         if code != 100:
-            return by_http_status(response, batch)
+            return [replace(outcome, reason=reason) for outcome in by_http_status(response, batch)]
         match = _INDEX.search(f"{error.get('message')} {error.get('error_user_msg')}")
         if match and int(match[1]) < len(batch):
             return refused_at(batch, {int(match[1]): reason})
         return all_of(batch, Status.SUSPECT, reason)
 
     def _event_name(self, conversion: Conversion) -> str:
-        if conversion.type in self.EVENT_NAMES:
-            return self.EVENT_NAMES[conversion.type]
-        return _STANDARD_BY_KEY.get(event_key(conversion.name), conversion.name[:MAX_CUSTOM_NAME])
+        given = conversion.name
+        return self.EVENT_NAMES.get(conversion.type) or _STANDARD_BY_KEY.get(event_key(given), given[:MAX_CUSTOM_NAME])
 
-    def _app_data(self, conversion: Conversion) -> dict[str, Any] | None:
+    def _app_data(self, conversion: Conversion) -> dict[str, Any]:
         """What Meta requires of app events: 16 positions, of which the layout's version and the system's are required."""
-        if self.extra is not None and "app_data" in self.extra:
-            return None
         properties, device = conversion.properties, conversion.device
+        if self.extra is not None and "app_data" in self.extra:
+            return present(vendor_id=device.vendor_id)
         system = _APP_SYSTEMS.get(str(properties.get("os.name", "")).lower())
-        version = properties.get("os.version")
-        if system is None or not isinstance(version, str) or not version:
+        version = str(properties.get("os.version", ""))
+        if system is None or not version:
             raise Unencodable("an app event needs os.name (iOS or Android) and os.version, or extra={'app_data': ...}")
         extinfo = [""] * 16
         extinfo[0], extinfo[4] = system, version
@@ -292,7 +308,7 @@ def _custom_data(conversion: Conversion) -> dict[str, Any]:
         order_id=conversion.order_id,
         contents=[_content(item) for item in items],
         content_ids=[item.id for item in items],
-        content_type="product" if items else None,
+        content_type=(CONTENT_TYPE(conversion.properties.get("content_type")) or "product") if items else None,
         num_items=conversion.quantity,
         search_string=conversion.search_term if conversion.type is EventType.SEARCH else None,
         coupon=conversion.coupon,
@@ -302,8 +318,9 @@ def _custom_data(conversion: Conversion) -> dict[str, Any]:
     for key, custom in conversion.properties.items():
         if key in data or custom is None:
             continue
-        nested = isinstance(custom, (list, Mapping)) and not isinstance(custom, TYPED_DATA.get(key, ()))
-        data[key] = json.dumps(custom, ensure_ascii=False) if nested else custom  # Meta takes scalars only
+        # Beyond what it documents Meta takes scalars only.
+        convert = TYPED_DATA.get(key, as_text if isinstance(custom, (list, Mapping)) else None)
+        data |= present(**{key: convert(custom) if convert else custom})
     return data
 
 

@@ -7,7 +7,7 @@ parameters, supported events and test events, and https://ads.tiktok.com/help/ar
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +25,11 @@ from .base import (
     Status,
     Unencodable,
     all_of,
+    as_amount,
+    as_text,
+    as_texts,
     by_http_status,
+    one_of,
     present,
     refused_at,
 )
@@ -48,6 +52,20 @@ _INVALID = 40002
 _UNAUTHORISED = frozenset({40001, 40007, 40101, 40102, 40104, 40105})
 _TOO_FREQUENT = frozenset({40016, 40100, 40132, 40133})
 _INDEX = re.compile(r"\b(?:data|batch)\.(\d+)\.", re.IGNORECASE)
+# A language tag, also at the head of an Accept-Language header or of a POSIX locale.
+_LOCALE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8})*(?=$|[\s,;.@])")
+
+CONTENT_TYPE = one_of("product|product_group")
+# Properties that TikTok documents with a type: a value of another one would sink the batch ("not a valid string"), so
+# it is converted or left out.
+TYPED_PROPERTIES: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("description", "query", "shop_id"), as_text),
+    "content_ids": as_texts,
+    "content_type": CONTENT_TYPE,
+    "predicted_ltv": as_amount,
+    "customer_type": one_of("new|returning"),
+    "delivery_category": one_of("in_store|curbside|home_delivery"),
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,7 +120,7 @@ class TikTokProvider(Provider):
         super().__post_init__()
         if self.event_source not in EVENT_SOURCES:
             raise ConfigurationError(f"{self.name}: event_source must be one of {', '.join(EVENT_SOURCES)}")
-        if self.event_source == "app" and not self.app_id:
+        if self.event_source == "app" and not (isinstance(self.app_id, str) and self.app_id.strip()):
             raise ConfigurationError(f"{self.name}: app_id is required for event_source 'app'")
         if self.event_source == "crm" and "lead" not in (self.extra or {}):
             raise ConfigurationError(f"{self.name}: event_source 'crm' needs extra={{'lead': {{'lead_id': ...}}}}")
@@ -179,12 +197,11 @@ class TikTokProvider(Provider):
             raise Unencodable("an app's event needs a TikTok provider with event_source 'app'", filtered=True)
         if conversion.type is EventType.REFUND:
             raise Unencodable("TikTok has no refund event", filtered=True)
-        if conversion.type in self.EVENT_NAMES:
-            return self.EVENT_NAMES[conversion.type]
-        standard = _STANDARD_BY_KEY.get(event_key(conversion.name))
-        if standard is None and source == "offline":
-            raise Unencodable("TikTok takes no custom events offline", filtered=True)
-        return standard or conversion.name
+        given = conversion.name
+        name = self.EVENT_NAMES.get(conversion.type) or _STANDARD_BY_KEY.get(event_key(given), given)
+        if source == "offline" and name not in self.STANDARD_EVENTS:  # nor is "Pageview" among them
+            raise Unencodable("TikTok takes only its standard events offline", filtered=True)
+        return name
 
     def _user(self, conversion: Conversion) -> dict[str, Any]:
         sealed, request, clicks = conversion.user.sealed, conversion.request, conversion.clicks
@@ -195,15 +212,15 @@ class TikTokProvider(Provider):
             known |= present(external_id=list(sealed.get("external_id.trim", ())))
         if self.event_source == "crm":
             return known
+        locale = _LOCALE.match((request.language or "").replace("_", "-"))
         browser = present(
-            ip=request.client_address,
-            user_agent=request.user_agent,
-            locale=(request.language or "").replace("_", "-"),
+            ip=request.client_address, user_agent=request.user_agent, locale=locale[0] if locale else None
         )
         if self.event_source == "app":
             mobile = mobile_id(conversion.device.advertising_id or "", str(conversion.properties.get("os.name", "")))
             ids = {mobile[0]: mobile[1]} if mobile else {}
-            return known | browser | ids | present(idfv=conversion.device.vendor_id)
+            vendor_id = conversion.device.vendor_id or ""
+            return known | browser | ids | present(idfv=vendor_id if mobile_id(vendor_id) else None)
         user = conversion.user
         zip_code = postal(user.postal_code or "", user.country)
         return known | present(
@@ -223,7 +240,7 @@ _STANDARD_BY_KEY = {event_key(name): name for name in TikTokProvider.STANDARD_EV
 
 
 def _properties(conversion: Conversion) -> dict[str, Any]:
-    priced = conversion.currency is None or conversion.currency in CURRENCIES
+    priced = (conversion.currency is None or conversion.currency in CURRENCIES) and (conversion.value or 0) >= 0
     items = [item for item in conversion.items if item.id or item.name]
     data = present(
         value=conversion.value if priced else None,
@@ -231,7 +248,7 @@ def _properties(conversion: Conversion) -> dict[str, Any]:
         order_id=conversion.order_id,
         contents=[_content(item) for item in items],
         content_ids=[item.id for item in items if item.id],
-        content_type="product" if items else None,
+        content_type=(CONTENT_TYPE(conversion.properties.get("content_type")) or "product") if items else None,
         num_items=conversion.quantity,
         search_string=conversion.search_term,
         coupon=conversion.coupon,
@@ -240,7 +257,7 @@ def _properties(conversion: Conversion) -> dict[str, Any]:
     )
     for key, custom in conversion.properties.items():
         if key not in data and custom is not None and (priced or key not in ("value", "currency")):
-            data[key] = custom
+            data |= present(**{key: TYPED_PROPERTIES[key](custom)}) if key in TYPED_PROPERTIES else {key: custom}
     return data
 
 
