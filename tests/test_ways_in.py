@@ -243,3 +243,68 @@ def test_opentelemetry_instrument_with_nothing_but_environment_variables(signals
     names = sorted(entry["event"]["event_name"] for entry in sandbox.events("meta"))
     assert names == ["Lead", "Purchase"], json.dumps(sandbox.refused()) + done.stderr
     assert len(sandbox.events("reddit")) == 2
+
+
+def test_a_conversion_that_cannot_be_captured_shows_nobody(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail closed: other exporters then see the event without its person."""
+    records, spans = InMemoryLogRecordExporter(), InMemorySpanExporter()
+    logs, traces = LoggerProvider(), TracerProvider()
+    logs.add_log_record_processor(SimpleLogRecordProcessor(records))
+    traces.add_span_processor(SimpleSpanProcessor(spans))
+    eventflows.configure(four(sandbox.url), logger_provider=logs, tracer_provider=traces)
+    trace.set_tracer_provider(traces)
+    EventFlowsInstrumentor().instrument()
+
+    def broken(*_: Any) -> None:
+        raise KeyError("inside")
+
+    monkeypatch.setattr("eventflows.pipeline.capture", broken)
+    try:
+        logs.get_logger("app").emit(event_name="Purchase", attributes=PURCHASE)
+        by_span_event()
+    finally:
+        EventFlowsInstrumentor().uninstrument()
+    shown = "".join(
+        [r.to_json() for r in records.get_finished_logs()] + [s.to_json() for s in spans.get_finished_spans()]
+    )
+    assert shown.count("annual") == 2
+    assert not [canary for canary in CANARIES if canary in shown.lower()]
+
+
+ACME = """
+from dataclasses import dataclass
+from eventflows.providers.base import Encoded, Provider, Request, Status, all_of
+
+@dataclass(frozen=True, repr=False)
+class AcmeProvider(Provider):
+    key: str
+    TYPE, URL, REQUIRED, SECRETS = "acme", "https://acme.invalid", ("key",), ("key",)
+    STANDARD_EVENTS = frozenset({"lamp_lit"})
+
+    def encode(self, conversion):
+        return Encoded(conversion.id, {"name": conversion.name})
+
+    def request(self, batch):
+        return Request("POST", self.base_url + "/v1", {"events": [one.event for one in batch]})
+
+    def outcomes(self, response, batch):
+        return all_of(batch, Status.DELIVERED)
+"""
+
+
+def test_another_packages_provider_is_found_by_its_entry_point(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is configured by its type, and its standard events are recognised."""
+    (tmp_path / "acme_eventflows.py").write_text(ACME)
+    (tmp_path / "acme-1.dist-info").mkdir()
+    (tmp_path / "acme-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
+    (tmp_path / "acme-1.dist-info" / "entry_points.txt").write_text(
+        "[eventflows_provider]\nacme = acme_eventflows:AcmeProvider\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pipeline = eventflows.configure({"acme": {"key": "k", "events": ["purchase"]}})
+    assert pipeline.record("Lamp lit", {}) is not None
+    assert pipeline.record("cache.miss", {}) is None
+    monkeypatch.setenv("OTEL_EXPORTER_EVENTFLOWS_ACME_KEY", "k")
+    from eventflows import config
+
+    assert [provider.name for provider in config.from_environment().providers] == ["acme"]

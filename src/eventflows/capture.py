@@ -271,6 +271,15 @@ def _default_id(name: str, event_type: EventType, order_id: str | None) -> str:
     return secrets.token_hex(16)
 
 
+def without_persons(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes without those that hold a person raw: what others may see of a conversion that was not captured."""
+    return {
+        key: value
+        for key, value in attributes.items()
+        if key not in sc.SEALED_ATTRIBUTES and key != sc.USER_ID and sc.event_key(key) not in sc.PERSONAL_KEYS
+    }
+
+
 def sealed_attributes(attributes: Mapping[str, Any], conversion: Conversion) -> dict[str, Any]:
     """The attributes that others may see: raw personal data replaced by its digests, unusable fields gone.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import wrapt
@@ -81,18 +82,19 @@ def _tracer_add_event(
     add_event(name, attributes, timestamp)
 
 
-def _span_add_event(wrapped: Any, span: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _span_add_event(wrapped: Any, _span: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Around `span.add_event`: a conversion goes to the pipeline whether or not the span is sampled, and is sealed on it."""
     pipeline = pipelines.current()
     if pipeline is None:
         return wrapped(*args, **kwargs)
     name, attributes, timestamp = _event(*args, **kwargs)
-    conversion = pipeline.record(name, attributes, timestamp) if isinstance(name, str) else None
-    if conversion is None:
+    if not isinstance(name, str):
         return wrapped(*args, **kwargs)
-    if not span.is_recording():
-        return None
-    return wrapped(name, sealed_attributes(attributes or {}, conversion), conversion.time_unix_nano)
+    conversion = pipeline.record(name, attributes, timestamp)
+    shown = pipeline.shown(name, attributes, conversion)
+    if shown is None:
+        return wrapped(*args, **kwargs)
+    return wrapped(name, shown, conversion.time_unix_nano if conversion is not None else timestamp)
 
 
 def _event(name: Any = None, attributes: Any = None, timestamp: Any = None) -> tuple[Any, Any, Any]:
@@ -122,10 +124,12 @@ class EventFlowsInstrumentor:
         for owner, _original in self._originals:
             wrapt.wrap_function_wrapper(owner, "add_event", _span_add_event)
         self._processor: EventFlowsLogRecordProcessor | None = None
-        provider = get_logger_provider()
-        if pipelines.current() is not None and isinstance(provider, LoggerProvider):
-            self._processor = EventFlowsLogRecordProcessor(pipelines.current())
+        provider, pipeline = get_logger_provider(), pipelines.current()
+        if pipeline is not None and isinstance(provider, LoggerProvider):
+            self._processor = EventFlowsLogRecordProcessor(pipeline)
             put_first(provider, self._processor)
+            pipeline.attach(self._processor, partial(remove_log_processor, provider, self._processor))
+        self._pipeline = pipeline
 
     def uninstrument(self, **_: Any) -> None:
         """Restore everything."""
@@ -136,6 +140,5 @@ class EventFlowsInstrumentor:
         del trace.Tracer.add_event  # type: ignore[attr-defined]
         for owner, original in active._originals:
             setattr(owner, "add_event", original)  # noqa: B010 reason: a plain assignment to a method is a type error
-        provider = get_logger_provider()
-        if active._processor is not None and isinstance(provider, LoggerProvider):
-            remove_log_processor(provider, active._processor)
+        if active._pipeline is not None and active._processor is not None:
+            active._pipeline.detach(active._processor)

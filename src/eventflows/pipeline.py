@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from .capture import capture, recognise
+from .capture import capture, recognise, sealed_attributes, without_persons
 from .config import Settings, settings
 from .conversion import Conversion, EventType
 from .lane import Lane, ProviderStats
@@ -90,6 +90,24 @@ class Pipeline:
             return None
         return conversion
 
+    def shown(
+        self, name: str, attributes: Mapping[str, Any] | None, conversion: Conversion | None
+    ) -> Mapping[str, Any] | None:
+        """The attributes that others may see of what `record` was given, or None where the event is none of our business.
+
+        Fails closed: a conversion that could not be captured loses all that may identify a person.
+        """
+        attributes = attributes or {}
+        try:
+            if conversion is not None:
+                return sealed_attributes(attributes, conversion)
+            return without_persons(attributes) if recognise(name, attributes, self.settings.rules) is not None else None
+        except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
+            self._notices.warn(
+                "seal", "an event lost its attributes, as it could not be sealed: %s", type(problem).__name__
+            )
+            return {}
+
     def accept(self, conversion: Conversion) -> bool:
         """Hand a conversion to the lanes; False where it came before by another way."""
         if self._pid != os.getpid():  # forks that Python's own hooks do not see, such as uWSGI's
@@ -161,6 +179,11 @@ class Pipeline:
     def attach(self, route: object, detach: Callable[[], None] = lambda: None) -> None:
         """A processor or exporter that feeds this pipeline, and how to take it off its provider again."""
         self._routes[id(route)] = detach
+
+    def detach(self, route: object) -> None:
+        """Undo `attach`, and take the route off its provider."""
+        if undo := self._routes.pop(id(route), None):
+            undo()
 
     def release(self, route: object, timeout_millis: float = 30_000) -> bool:
         """That route's provider shuts down: flush, and with the last route shut down as well."""

@@ -17,14 +17,10 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from . import config
-from .capture import sealed_attributes
-from .log import Notices
 from .pipeline import Pipeline, current, shared
 
 OURS = create_key("eventflows-record")
 """Context key of records that carry a conversion which the pipeline has already."""
-
-_notices = Notices()
 
 
 def _pipeline(pipeline: Pipeline | None, providers: Any, options: Mapping[str, Any]) -> Pipeline:
@@ -64,18 +60,19 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
         record = log_record.log_record
         if record.context is not None and OURS in record.context:
             return
-        conversion = _record_log(self._pipeline, record)
-        if conversion is None:
+        if not record.event_name:
             return
+        conversion = _record_log(self._pipeline, record)
+        shown = self._pipeline.shown(record.event_name, record.attributes, conversion)
+        if shown is None:
+            return
+        attributes: Any = record.attributes
         try:
-            attributes: Any = record.attributes
-            sealed = sealed_attributes(attributes, conversion)
-            for key in [key for key in attributes if key not in sealed]:
+            for key in [key for key in attributes if key not in shown]:
                 del attributes[key]
-            attributes.update(sealed)
-        except Exception as problem:  # noqa: BLE001 reason: fail closed, and never into the app
+            attributes.update(shown)
+        except Exception:  # noqa: BLE001 reason: fail closed, and never into the app
             record.attributes = None
-            _notices.warn("seal", "a record lost its attributes, as it could not be sealed: %s", type(problem).__name__)
 
     def enabled(self, *, context: Context | None = None, **_: Any) -> bool:
         """Every record may be a conversion, except those we ask about ourselves."""
