@@ -147,6 +147,19 @@ def test_items_as_maps_or_as_json(items: Any) -> None:
     assert conversion.quantity == 2
 
 
+def test_what_is_no_item_costs_the_items_beside_it_nothing() -> None:
+    conversion = captured(items=[5, {"id": "A", "price": "free"}, "no json"])
+    assert conversion.items == (Item("A"),)
+
+
+def test_a_consent_that_cannot_be_read_is_not_taken_for_a_yes() -> None:
+    """Here, and in the process that gets the sealed record."""
+    attributes = {"conversion.consent.ad_storage": "perhaps"}
+    conversion = captured(**attributes)
+    assert conversion.consent.ad_storage is False
+    assert sealed_attributes(attributes, conversion)["conversion.consent.ad_storage"] == "denied"
+
+
 def test_lists_of_people_are_sealed_each_once() -> None:
     sealed = captured(**{"user.email": ["a@x.com", "A@x.com ", "b@x.com", "no"], "user.phone": ("+46701234567",)})
     assert (pii.digest("a@x.com"), pii.digest("b@x.com")) == sealed.user.sealed["email.lower"]

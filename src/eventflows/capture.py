@@ -194,6 +194,8 @@ def _sort(attributes: Mapping[str, Any]) -> _Sorted:
                 found.properties[name] = values.custom(value)
         except Unusable as problem:
             found.left_out.append((key, str(problem)))
+            if name.startswith(sc.CONVERSION_CONSENT):
+                found.known[name] = False  # a choice that cannot be read is not taken for a yes
         except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ or __len__ must not reach the app
             found.left_out.append((key if isinstance(key, str) else "custom property", "unreadable"))
     return found
@@ -298,6 +300,7 @@ def sealed_attributes(attributes: Mapping[str, Any], conversion: Conversion) -> 
         for alias in (key, *(name for name, target in sc.ALIASES.items() if target == key)):
             if alias in shown:
                 shown[alias] = clean
+    shown.update((key, "denied") for key in gone if key.startswith(sc.CONVERSION_CONSENT))
     shown[sc.CONVERSION_ID] = conversion.id
     shown[sc.CONVERSION_TYPE] = conversion.type.value
     shown.update((sc.SEALED + form, ",".join(digests)) for form, digests in conversion.user.sealed.items())

@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 from . import config
-from .errors import ConfigurationError
+from .errors import ConfigurationError, MissingDependencyError
 
 # What `render` shows a payload with where the environment configures nothing.
 _DEMO: dict[str, dict[str, Any]] = {
@@ -126,6 +127,8 @@ def _read_event(path: str) -> dict[str, Any]:
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:
+    if find_spec("fastjsonschema") is None:
+        raise MissingDependencyError("the sandbox", "sandbox")
     from .sandbox.server import serve
 
     accounts: dict[str, dict[str, str]] = {}

@@ -164,7 +164,10 @@ def items(value: object) -> tuple[Item, ...]:
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise Unusable("not a list of items")
-    return tuple(_item(_json(entry) if isinstance(entry, str) else entry) for entry in value)
+    found = tuple(filter(None, map(_item, value)))
+    if value and not found:
+        raise Unusable("not a list of items")
+    return found
 
 
 def _json(source: str) -> Any:
@@ -174,9 +177,15 @@ def _json(source: str) -> Any:
         raise Unusable("not JSON") from None
 
 
-def _item(entry: object) -> Item:
+def _item(entry: object) -> Item | None:
+    """One item; None for what is none, which costs its neighbours nothing."""
+    if isinstance(entry, str):
+        try:
+            entry = _json(entry)
+        except Unusable:
+            return None
     if not isinstance(entry, Mapping):
-        raise Unusable("an item is not a map")
+        return None
     found: dict[str, Any] = {}
     for key, value in entry.items():
         name = _ITEM_KEYS.get(key)
