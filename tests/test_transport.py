@@ -1,0 +1,128 @@
+"""The transport over real sockets: where credentials may go, and what a failure is reported as."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventflows.providers.base import Request
+from eventflows.transport import HttpTransport, all_headers, encode_body, secret_url
+
+
+class Recorder(BaseHTTPRequestHandler):
+    """Answers by path, and remembers each request."""
+
+    protocol_version = "HTTP/1.1"
+    seen: list[tuple[str, str | None]]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append((self.path, self.headers.get("Authorization")))
+        body = {"/html": b"<html>oops", "/ok": b'{"ok": true}'}.get(self.path, b"")
+        self.send_response({"/moved": 307, "/html": 502, "/busy": 429}.get(self.path, 200))
+        if self.path == "/moved":
+            self.send_header("Location", "/elsewhere")
+        if self.path == "/busy":
+            self.send_header("Retry-After", "7")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    seen: list[tuple[str, str | None]] = []
+    handler = type("Handler", (Recorder,), {"seen": seen})
+    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}", seen
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def transport() -> Iterator[HttpTransport]:
+    made = HttpTransport(2)
+    yield made
+    made.close()
+
+
+def post(url: str) -> Request:
+    return Request("POST", url, {"n": 1}, secret_headers={"Authorization": "Bearer t0ken"})
+
+
+def test_a_redirect_is_not_followed_with_the_credentials(server: Any, transport: HttpTransport) -> None:
+    url, seen = server
+    assert transport.send(post(f"{url}/moved")).status == 307
+    assert [path for path, _ in seen] == ["/moved"]
+
+
+def test_a_netrc_file_does_not_replace_the_credentials(
+    server: Any, transport: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    url, seen = server
+    assert transport.send(post(f"{url}/ok")).json == {"ok": True}
+    assert seen == [("/ok", "Bearer t0ken")]
+
+
+def test_what_is_not_json_is_a_status_without_a_body(server: Any, transport: HttpTransport) -> None:
+    url, _ = server
+    response = transport.send(post(f"{url}/html"))
+    assert (response.status, response.json) == (502, None)
+
+
+def test_retry_after_is_read(server: Any, transport: HttpTransport) -> None:
+    url, _ = server
+    assert transport.send(post(f"{url}/busy")).retry_after == 7
+
+
+def test_a_refused_connection_was_never_sent(transport: HttpTransport) -> None:
+    """So even what must not come twice may go again."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    response = transport.send(post(f"http://127.0.0.1:{port}/"))
+    assert (response.status, response.sent) == (0, False)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf"])
+def test_an_answer_that_breaks_off_may_have_been_taken(answer: bytes, transport: HttpTransport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            connection.recv(65_536)
+            connection.sendall(answer)
+            connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        response = transport.send(post(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+    assert (response.status, response.sent) == (0, True)
+
+
+def test_secrets_are_in_the_request_and_masked_elsewhere() -> None:
+    request = Request(
+        "POST", "https://x.example/c?id=1", {}, secret_params={"api_secret": "a&b"}, secret_headers={"Token": "t0ken"}
+    )
+    assert secret_url(request) == "https://x.example/c?id=1&api_secret=a%26b"
+    assert secret_url(request, masked=True) == "https://x.example/c?id=1&api_secret=***"
+    assert all_headers(request)["Token"] == "t0ken"
+    assert "t0ken" not in repr(all_headers(request, masked=True)) + repr(request)
+
+
+def test_bodies_are_strict_utf8_json() -> None:
+    assert json.loads(encode_body({"name": "Väster"})) == {"name": "Väster"}
+    with pytest.raises(ValueError, match="JSON"):
+        encode_body({"value": float("nan")})
