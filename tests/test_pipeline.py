@@ -339,3 +339,31 @@ def test_the_first_conversion_of_an_exit_handler_is_delivered(sandbox: Sandbox) 
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert len(sandbox.events("meta")) == 1
+
+
+SIGNAL_PROGRAM = """
+import signal, time, eventflows
+from eventflows import MetaProvider
+pipeline = eventflows.configure([MetaProvider("123", "abc")], endpoint={url!r}, sending_queue={{"queue_size": 100}})
+tracer = eventflows.get_tracer("script")
+tracer.add_event("Lead", {{"user.email": "a@x.com"}})
+signal.signal(signal.SIGALRM, lambda *_: tracer.add_event("Lead", {{"user.email": "b@x.com"}}))
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+until = time.monotonic() + 1.5
+while time.monotonic() < until:
+    tracer.add_event("Lead", {{"user.email": "c@x.com"}})
+signal.setitimer(signal.ITIMER_REAL, 0)
+eventflows.force_flush(10_000)
+stats = pipeline.stats()["meta"]
+assert stats.captured == stats.delivered + sum(stats.dropped.values()), stats
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGALRM")
+def test_a_conversion_recorded_in_a_signal_handler_never_deadlocks(sandbox: Sandbox) -> None:
+    """The handler may interrupt the very same call, wherever it is."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNAL_PROGRAM.format(url=sandbox.url)],
+        env=environment(), capture_output=True, text=True, timeout=40, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -8,7 +8,8 @@ from typing import Any
 
 import wrapt
 from opentelemetry import trace
-from opentelemetry._logs import SeverityNumber, get_logger, get_logger_provider
+from opentelemetry._logs import Logger, SeverityNumber, get_logger_provider
+from opentelemetry._logs import LoggerProvider as AnyLoggerProvider
 from opentelemetry.context import get_current, set_value
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import Span as SdkSpan
@@ -44,7 +45,7 @@ def add_event(
     if conversion is None:
         return
     try:
-        events = get_logger(scope)
+        events = _logger(scope)
         context = set_value(OURS, True, get_current())
         if wants_record(events, name, context):
             events.emit(
@@ -56,6 +57,19 @@ def add_event(
             )
     except Exception as problem:  # noqa: BLE001 reason: another exporter's failure must not reach the app
         logger.warning("the log record of a conversion was lost: %s", type(problem).__name__)
+
+
+_loggers: dict[str, tuple[AnyLoggerProvider, Logger]] = {}
+
+
+def _logger(scope: str) -> Logger:
+    """The scope's logger, asked for once: `get_logger` takes a lock of the SDK that is not re-entrant, on which a conversion
+    recorded in a signal handler would wait for ever."""
+    provider = get_logger_provider()
+    known = _loggers.get(scope)
+    if known is None or known[0] is not provider:
+        known = _loggers[scope] = (provider, provider.get_logger(scope))
+    return known[1]
 
 
 class EventFlowsTracer(wrapt.ObjectProxy):  # type: ignore[type-arg, misc, unused-ignore]  # generic only in wrapt 2
