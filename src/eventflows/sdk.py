@@ -41,6 +41,14 @@ class _LaneExporter:
         """The lane closes its transport itself."""
 
 
+class _ReentrantEvent(threading.Event):
+    """An event that a signal handler may set while its own thread is setting it; the standard one would wait for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = threading.Condition(threading.RLock())
+
+
 class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time only since 1.35
     """The SDK's queue and background thread, with a flush that does not block and a fork that starts no thread.
 
@@ -64,6 +72,8 @@ class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time 
         if "metrics" in inspect.signature(BatchProcessor.__init__).parameters:
             settings["metrics"] = _NoMetrics()
         super().__init__(**settings)
+        first, self._worker_awaken = self._worker_awaken, _ReentrantEvent()
+        first.set()  # the thread may wait for the first one already
 
     def _should_export_batch(self, batch_strategy: Any, num_iterations: int) -> bool:
         if self._flushing and not self._shutdown_timeout_exceeded:
@@ -75,7 +85,7 @@ class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time 
     def _at_fork_reinit(self) -> None:
         """The child makes a Batcher of its own when it has work; what is queued here is the parent's."""
         self._queue.clear()
-        self._worker_awaken = threading.Event()
+        self._worker_awaken = _ReentrantEvent()
 
     def flush_soon(self) -> None:
         """Have the background thread export all that is queued, without waiting for it."""
