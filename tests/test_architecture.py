@@ -20,18 +20,20 @@ SOURCE = ROOT / "src" / "eventflows"
 
 # From the ground up: a module may import only from the layers below its own.
 LAYERS = [
-    {"errors", "conversion", "country", "log", "environment_variables"},
-    {"pii", "semconv"},
+    {"errors", "conversion", "country", "log", "environment_variables", "patching"},
+    {"pii", "semconv", "commit", "environments", "proxies"},
     {"values", "consent", "retry"},
-    {"capture", "providers.base"},
-    {"providers", *(f"providers.{name}" for name in BUILT_IN)},
-    {"routing", "transport"},
-    {"mapping", "sdk"},
+    {"cookies"},
+    {"capture", "providers.base", "request"},
+    {"providers", *(f"providers.{name}" for name in BUILT_IN), "visitor"},
+    {"routing", "transport", "context"},
+    {"mapping", "sdk", "baggage", "frameworks"},
     {"delivery"},
     {"lane"},
     {"config"},
     {"pipeline"},
     {"processor", "dryrun", "facade"},
+    {"wiring"},
     {"instrumentation", "startup"},
     {"cli"},
 ]
@@ -101,7 +103,7 @@ def test_the_public_names() -> None:
         "ConfigurationError", "ConsoleProvider", "EventFlowsInstrumentor", "EventFlowsLogRecordExporter",
         "EventFlowsLogRecordProcessor", "EventFlowsSpanExporter", "EventFlowsSpanProcessor", "EventType", "GA4Provider",
         "MetaProvider", "RedditProvider", "Rendered", "TikTokProvider", "configure", "force_flush", "get_tracer", "render",
-        "shutdown", "tracker",
+        "shutdown", "tracker", "visitor_context", "visitor_snapshot", "visitor_update",
     }  # fmt: skip
     assert expected == set(eventflows.__all__) == set(dir(eventflows))
     assert all(getattr(eventflows, name) is not None for name in expected)

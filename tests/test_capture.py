@@ -87,6 +87,8 @@ ATTRIBUTES: list[tuple[str, Any, str, Any]] = [
     ("url.full", "https://shop.example/x?order=1", "request.url", "https://shop.example/x?order=1"),
     ("http.request.header.referer", ["https://a.example/"], "request.referrer", "https://a.example/"),
     ("session.id", "s-1", "request.session_id", "s-1"),
+    ("http.request.header.sec-gpc", ["1"], "request.global_privacy_control", True),
+    ("user_agent.synthetic.type", "bot", "request.synthetic_type", "bot"),
     ("browser.language", "sv-SE", "request.language", "sv-SE"),
     ("page_title", "Thanks", "request.page_title", "Thanks"),
     ("conversion.device.advertising_id", "ABC", "device.advertising_id", "ABC"),

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .context import visitor_snapshot
     from .conversion import EventType
     from .dryrun import Rendered, render
     from .errors import ConfigurationError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .providers.reddit import RedditProvider
     from .providers.tiktok import TikTokProvider
     from .startup import configure, force_flush, shutdown
+    from .visitor import visitor_context, visitor_update
 
 __all__ = [
     "ConfigurationError",
@@ -44,6 +46,9 @@ __all__ = [
     "render",
     "shutdown",
     "tracker",
+    "visitor_context",
+    "visitor_snapshot",
+    "visitor_update",
 ]
 
 # Resolved on first use, so that importing the package costs next to nothing. No module here may have the name of a public
@@ -66,6 +71,8 @@ _HOMES = {
     "providers.tiktok": ("TikTokProvider",),
     "dryrun": ("Rendered", "render"),
     "facade": ("tracker",),
+    "visitor": ("visitor_context", "visitor_update"),
+    "context": ("visitor_snapshot",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

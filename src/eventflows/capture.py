@@ -10,11 +10,11 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from . import semconv as sc
 from . import values
 from .conversion import Consent, Conversion, Device, EventType, Identifiers, Request
+from .cookies import clicks_of_query
 from .pii import FORMS, Unusable, contains_email, seal_all, split_full_name
 
 _READERS: Mapping[str, Callable[[object], Any]] = {
@@ -45,10 +45,14 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     sc.URL_FULL: values.url,
     sc.REFERER: values.url,
     sc.SESSION_ID: values.identifier,
-    sc.LANGUAGE: values.identifier,
+    sc.LANGUAGE: values.language,
+    sc.SEC_GPC: values.flag,
+    sc.SYNTHETIC_TYPE: values.identifier,
+    sc.CONVERSION_COMMIT: values.commit,
     sc.PAGE_TITLE: values.identifier,
     **{sc.CONVERSION_CONSENT + purpose: values.flag for purpose in sc.CONSENT_PURPOSES},
 }
+_NOTHING: Mapping[str, Any] = {}
 _ROUTING = (sc.CONVERSION_PROVIDERS, sc.CONVERSION_EXCLUDE_PROVIDERS)
 
 
@@ -98,6 +102,7 @@ def capture(
     attributes: Mapping[str, Any],
     time_unix_nano: int,
     rules: Rules,
+    around: Mapping[str, Any] = _NOTHING,
 ) -> Conversion:
     """Make the conversion of a recognised event.
 
@@ -107,14 +112,16 @@ def capture(
         attributes: As recorded, raw values included; not changed.
         time_unix_nano: When it happened.
         rules: What the configuration says about capturing.
+        around: Attributes of the visitor's request, with clean values, for what the event does not carry itself.
     """
     found = _sort(attributes)
+    if (own_url := found.known.get(sc.URL_FULL)) is not None:
+        _add_clicks_of(own_url, found.clicks)
+    if around:
+        _complete(found, attributes, around)
     known, get = found.known, found.known.get
     _seal(found, rules.default_country)
-    user_id = _user_ids(found, attributes.get(sc.USER_ID), rules.default_country)
-    url = get(sc.URL_FULL)
-    if url is not None and "?" in url:
-        _clicks_of_url(url, found.clicks)
+    user_id = _user_ids(found, attributes.get(sc.USER_ID) or get(sc.USER_ID), rules.default_country)
     order_id, items, quantity = get(sc.CONVERSION_ORDER_ID), get(sc.CONVERSION_ITEMS, ()), get(sc.CONVERSION_QUANTITY)
     if quantity is None and items:
         quantity = sum(1 if item.quantity is None else item.quantity for item in items)
@@ -145,11 +152,13 @@ def capture(
         request=Request(
             get(sc.CLIENT_ADDRESS),
             get(sc.USER_AGENT),
-            url,
+            get(sc.URL_FULL),
             get(sc.REFERER),
             get(sc.SESSION_ID),
             get(sc.LANGUAGE),
             get(sc.PAGE_TITLE),
+            get(sc.SEC_GPC),
+            get(sc.SYNTHETIC_TYPE),
         ),
         device=Device(
             get(sc.CONVERSION_ADVERTISING_ID),
@@ -199,6 +208,36 @@ def _sort(attributes: Mapping[str, Any]) -> _Sorted:
         except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ or __len__ must not reach the app
             found.left_out.append((key if isinstance(key, str) else "custom property", "unreadable"))
     return found
+
+
+def _add_clicks_of(url: str, clicks: dict[str, str]) -> None:
+    if "?" in url:
+        for click, value in clicks_of_query(url.partition("?")[2].partition("#")[0]).items():
+            clicks.setdefault(click, value)
+
+
+_WEB = ("website", "app")
+
+
+def _complete(found: _Sorted, attributes: Mapping[str, Any], around: Mapping[str, Any]) -> None:
+    """Add what the visitor's request tells, unless it is another person's request than the event is about.
+
+    That is so for a sale that was not made on the web (the request is the clerk's), and where the event brings the user agent
+    or else the address of somebody else.
+    """
+    known = found.known
+    if known.get(sc.CONVERSION_ACTION_SOURCE, "website") not in _WEB:
+        return
+    for key in (sc.USER_AGENT, sc.CLIENT_ADDRESS):
+        if key in known and key in around:
+            if known[key] != around[key]:
+                return
+            break
+    for key, value in around.items():
+        if key.startswith(sc.CONVERSION_CLICK):
+            found.clicks.setdefault(key[len(sc.CONVERSION_CLICK) :], value)
+        elif key != sc.USER_ID or not attributes.get(sc.USER_ID):
+            known.setdefault(key, value)
 
 
 def _listed(value: object) -> Iterable[Any]:
@@ -255,17 +294,6 @@ def _user_ids(found: _Sorted, value: object, default_country: str | None) -> tup
     return tuple(ids)
 
 
-def _clicks_of_url(url: str, clicks: dict[str, str]) -> None:
-    try:
-        pairs = parse_qsl(urlsplit(url).query)
-    except ValueError:
-        return
-    for name, value in pairs:
-        click = sc.QUERY_CLICK_IDS.get(name)
-        if click and click not in clicks and value and len(value) <= 4096 and not any(map(str.isspace, value)):
-            clicks[click] = value
-
-
 def _default_id(name: str, event_type: EventType, order_id: str | None) -> str:
     """The same on every route, and easy to repeat in the browser pixel: `purchase-70331`."""
     if order_id:
@@ -282,10 +310,27 @@ def without_persons(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def sealed_attributes(attributes: Mapping[str, Any], conversion: Conversion) -> dict[str, Any]:
+_OF_REQUEST: tuple[tuple[str, str], ...] = (
+    (sc.CLIENT_ADDRESS, "client_address"),
+    (sc.USER_AGENT, "user_agent"),
+    (sc.URL_FULL, "url"),
+    (sc.REFERER, "referrer"),
+    (sc.SESSION_ID, "session_id"),
+    (sc.LANGUAGE, "language"),
+    (sc.SEC_GPC, "global_privacy_control"),
+    (sc.SYNTHETIC_TYPE, "synthetic_type"),
+)
+
+
+def sealed_attributes(
+    attributes: Mapping[str, Any], conversion: Conversion, *, request: bool = False
+) -> dict[str, Any]:
     """The attributes that others may see: raw personal data replaced by its digests, unusable fields gone.
 
     They still hold all that `capture` needs to make the same conversion in another process.
+
+    Args:
+        request: Add what the conversion took from the visitor's request, which belongs on log records and never on spans.
     """
     gone = {key for key, _ in conversion.left_out}
     shown = {
@@ -301,7 +346,29 @@ def sealed_attributes(attributes: Mapping[str, Any], conversion: Conversion) -> 
             if alias in shown:
                 shown[alias] = clean
     shown.update((key, "denied") for key in gone if key.startswith(sc.CONVERSION_CONSENT))
+    if request:
+        _show_request(shown, conversion)
     shown[sc.CONVERSION_ID] = conversion.id
     shown[sc.CONVERSION_TYPE] = conversion.type.value
     shown.update((sc.SEALED + form, ",".join(digests)) for form, digests in conversion.user.sealed.items())
     return shown
+
+
+def _show_request(shown: dict[str, Any], conversion: Conversion) -> None:
+    told = {sc.ALIASES.get(key, key) for key in shown}
+    found: dict[str, Any] = {key: getattr(conversion.request, name) for key, name in _OF_REQUEST}
+    found.update((sc.CONVERSION_CLICK + click, value) for click, value in conversion.clicks.items())
+    for purpose in sc.CONSENT_PURPOSES:
+        granted = getattr(conversion.consent, purpose)
+        found[sc.CONVERSION_CONSENT + purpose] = None if granted is None else "granted" if granted else "denied"
+    found[sc.CONVERSION_LIMITED_DATA_USE] = conversion.limited_data_use
+    for key, name in (
+        (sc.CITY, "city"),
+        (sc.REGION, "region"),
+        (sc.POSTAL_CODE, "postal_code"),
+        (sc.COUNTRY, "country"),
+    ):
+        found[key] = getattr(conversion.user, name)
+    if conversion.user.user_id:
+        found[sc.USER_ID] = conversion.user.user_id[0]
+    shown.update((key, value) for key, value in found.items() if value is not None and key not in told)

@@ -9,20 +9,44 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from opentelemetry.sdk.resources import Resource
+
 from .capture import Rules
-from .conversion import EventType
+from .commit import COMMITS, IMMEDIATE
+from .commit import DEFAULT_TIMEOUT as COMMIT_TIMEOUT
+from .consent import GROUPS, NO_RULES, SEC_GPC_EFFECTS, ConsentPolicy, Regime
+from .conversion import Consent, EventType
 from .country import ALPHA_2, alpha_2
+from .environments import MODES
 from .errors import ConfigurationError
 from .lane import QueueSettings
+from .pii import Unusable
 from .providers import provider_class, provider_types
 from .providers.base import Provider
+from .proxies import networks
 from .retry import RetryPolicy
-from .semconv import STANDARD_EVENTS, event_key
+from .semconv import CONSENT_PURPOSES, STANDARD_EVENTS, event_key
+from .values import flag
+from .visitor import VisitorSettings
 
 DEFAULT_TIMEOUT = 10.0
 PREFIX = "OTEL_EXPORTER_EVENTFLOWS_"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacySettings:
+    """What others may see of a conversion, beyond that raw personal data is sealed always.
+
+    Attributes:
+        strict: Refuse to start where the installed OpenTelemetry does not let us seal before others see.
+        omit_request: Keep off the log records what a conversion took from the visitor's request (address, user agent, click
+            ids, ...). A gateway that delivers from those records then has less to match.
+    """
+
+    strict: bool = False
+    omit_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +56,11 @@ class Settings:
     Attributes:
         providers: The destinations; their names differ.
         timeout: Seconds to wait for a platform's connection and for its answer.
+        commit: `immediate`, or `span_ok`: wait for the end of the local root span or request, and drop where that failed.
+        commit_timeout: Seconds after which a conversion that waits is delivered all the same.
+        environments: Environment's name → `live` or `test`; empty is live.
+        environment: The environment's name, instead of the resource's `deployment.environment.name`.
+        send_synthetic: Deliver what bots and tests do as well.
     """
 
     providers: tuple[Provider, ...]
@@ -39,6 +68,14 @@ class Settings:
     queue: QueueSettings = field(default_factory=QueueSettings)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: float = DEFAULT_TIMEOUT
+    visitor: VisitorSettings = field(default_factory=VisitorSettings)
+    consent: ConsentPolicy = field(default_factory=ConsentPolicy)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    commit: str = IMMEDIATE
+    commit_timeout: float = COMMIT_TIMEOUT
+    environments: Mapping[str, str] = field(default_factory=dict)
+    environment: str | None = None
+    send_synthetic: bool = False
 
 
 def settings(
@@ -50,6 +87,14 @@ def settings(
     timeout: float | str | None = None,
     sending_queue: Mapping[str, Any] | None = None,
     retry_on_failure: Mapping[str, Any] | None = None,
+    visitor: Mapping[str, Any] | None = None,
+    consent: Mapping[str, Any] | None = None,
+    privacy: Mapping[str, Any] | None = None,
+    commit: str | None = None,
+    commit_timeout: float | str | None = None,
+    environments: Mapping[str, str] | None = None,
+    environment: str | None = None,
+    send_synthetic: bool = False,
     **unknown: Any,
 ) -> Settings:
     """Check and build settings, alike from code and from a parsed mapping.
@@ -62,13 +107,24 @@ def settings(
         timeout: Of one request. Durations are integers in milliseconds or strings with a unit (`10s`).
         sending_queue: `queue_size`, `flush_interval`.
         retry_on_failure: `initial_interval`, `max_interval`, `multiplier`, `max_elapsed_time`.
+        visitor: `trusted_proxies` (addresses, networks, `private`, `loopback`), `baggage` (true or false), `baggage_hosts`.
+        consent: `default` and `regions` say what an unknown choice counts as (`granted`, `denied`, or a mapping of purposes),
+            `sec_gpc` what `Sec-GPC: 1` does (`ignore`, `limited_data_use`, `denied`).
+        privacy: `strict`, `omit_request`.
+        commit: `immediate` or `span_ok`.
+        commit_timeout: How long a conversion waits for the end of its span.
+        environments: `deployment.environment.name` → `live` or `test`; `"*"` is any other.
+        environment: The environment's name, where the resource does not have it.
+        send_synthetic: Deliver also what `user_agent.synthetic.type` says was sent by a bot or a test.
 
     Raises:
         ConfigurationError: Names the key, what is wrong with it and what is allowed.
     """
     for key in unknown:
-        known = ("providers", "events", "default_country", "endpoint", "timeout", "sending_queue", "retry_on_failure")
-        raise ConfigurationError(_unknown(key, known))
+        known = [f.name for f in fields(Settings) if f.name not in ("rules", "queue", "retry")]
+        raise ConfigurationError(
+            _unknown(key, [*known, "events", "default_country", "endpoint", "sending_queue", "retry_on_failure"])
+        )
     built = _providers(providers, endpoint)
     country = alpha_2(str(default_country)) if default_country is not None else None
     if default_country is not None and country not in ALPHA_2:
@@ -79,7 +135,101 @@ def settings(
         queue=_section("sending_queue", QueueSettings, sending_queue),
         retry=_section("retry_on_failure", RetryPolicy, retry_on_failure),
         timeout=DEFAULT_TIMEOUT if timeout is None else seconds("timeout", timeout),
+        visitor=_visitor(visitor),
+        consent=_consent(consent),
+        privacy=PrivacySettings(**_booleans("privacy", privacy, PrivacySettings)),
+        commit=_one_of("commit", commit, COMMITS, IMMEDIATE),
+        commit_timeout=COMMIT_TIMEOUT if commit_timeout is None else seconds("commit_timeout", commit_timeout),
+        environments=_environments(environments),
+        environment=None if environment is None else str(environment),
+        send_synthetic=_boolean("send_synthetic", send_synthetic),
     )
+
+
+def _one_of(key: str, value: object, allowed: Sequence[str], default: str) -> str:
+    if value is None:
+        return default
+    if value not in allowed:
+        raise ConfigurationError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _boolean(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{key}: {value!r} must be true or false")
+    return value
+
+
+def _mapping(key: str, given: object, allowed: Sequence[str] | None = None) -> Mapping[str, Any]:
+    """A section of the configuration; with `allowed`, one whose keys are all known."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{key}: must be a mapping")
+    for name in given:
+        if allowed is not None and name not in allowed:
+            raise ConfigurationError(_unknown(f"{key}.{name}", [f"{key}.{one}" for one in allowed]))
+    return given
+
+
+def _booleans(key: str, given: object, kind: type[Any]) -> dict[str, bool]:
+    section = _mapping(key, given, [f.name for f in fields(kind)])
+    return {name: _boolean(f"{key}.{name}", value) for name, value in section.items()}
+
+
+def _texts(key: str, value: object) -> tuple[str, ...]:
+    """A list of strings; in the environment one string with commas."""
+    listed = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(listed, Sequence) or not all(isinstance(one, str) and one for one in listed):
+        raise ConfigurationError(f"{key}: must be a list of strings")
+    return tuple(listed)
+
+
+def _visitor(given: object) -> VisitorSettings:
+    section = _mapping("visitor", given, [f.name for f in fields(VisitorSettings)])
+    hosts = _texts("visitor.baggage_hosts", section.get("baggage_hosts", ()))
+    return VisitorSettings(
+        networks(_texts("visitor.trusted_proxies", section.get("trusted_proxies", ()))),
+        _boolean("visitor.baggage", section.get("baggage", False)),
+        tuple(host.lower() for host in hosts),
+    )
+
+
+def _environments(given: object) -> dict[str, str]:
+    return {
+        str(name): _one_of(f"environments.{name}", mode, MODES, "")
+        for name, mode in _mapping("environments", given).items()
+    }
+
+
+def _consent(given: object) -> ConsentPolicy:
+    section = _mapping("consent", given, ("default", "regions", "sec_gpc"))
+    regions = {}
+    for name, regime in _mapping("consent.regions", section.get("regions")).items():
+        key = str(name).upper()
+        if key not in GROUPS and key.partition("-")[0] not in ALPHA_2:
+            raise ConfigurationError(
+                f"consent.regions: {name!r} is neither a country (DE) nor a part of one (US-CA) nor {' nor '.join(GROUPS)}"
+            )
+        regions[key] = _regime(f"consent.regions.{name}", regime, None)
+    default = _regime("consent.default", section.get("default"), section.get("sec_gpc"))
+    return ConsentPolicy(NO_RULES if default == NO_RULES else default, regions)
+
+
+def _regime(key: str, given: object, sec_gpc: object) -> Regime:
+    if isinstance(given, str):
+        given = dict.fromkeys(CONSENT_PURPOSES, given)
+    section = dict(_mapping(key, given, (*CONSENT_PURPOSES, "sec_gpc")))
+    gpc_key, sec_gpc = (
+        (f"{key}.sec_gpc", section.pop("sec_gpc")) if "sec_gpc" in section else ("consent.sec_gpc", sec_gpc)
+    )
+    choices = {}
+    for purpose, choice in section.items():
+        try:
+            choices[purpose] = flag(choice)
+        except Unusable:
+            raise ConfigurationError(f"{key}.{purpose}: {choice!r} is neither granted nor denied") from None
+    return Regime(Consent(**choices), _one_of(gpc_key, sec_gpc, SEC_GPC_EFFECTS, "") or None)
 
 
 def seconds(key: str, value: object) -> float:
@@ -188,22 +338,57 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         "RETRY_ON_FAILURE_INITIAL_INTERVAL": "retry_on_failure.initial_interval",
         "RETRY_ON_FAILURE_MAX_INTERVAL": "retry_on_failure.max_interval",
         "RETRY_ON_FAILURE_MAX_ELAPSED_TIME": "retry_on_failure.max_elapsed_time",
+        "VISITOR_TRUSTED_PROXIES": "visitor.trusted_proxies",
+        "VISITOR_BAGGAGE": "visitor.baggage",
+        "VISITOR_BAGGAGE_HOSTS": "visitor.baggage_hosts",
+        "CONSENT_DEFAULT": "consent.default",
+        "CONSENT_REGIONS": "consent.regions",
+        "CONSENT_SEC_GPC": "consent.sec_gpc",
+        "PRIVACY_STRICT": "privacy.strict",
+        "PRIVACY_OMIT_REQUEST": "privacy.omit_request",
+        "COMMIT": "commit",
+        "COMMIT_TIMEOUT": "commit_timeout",
+        "ENVIRONMENTS": "environments",
+        "ENVIRONMENT": "environment",
+        "SEND_SYNTHETIC": "send_synthetic",
     }
     for key, value in given.items():
         prefix, _, setting = key.partition("_")
         if path := allowed.get(key):
             section, _, name = path.partition(".")
+            parsed = _from_text(PREFIX + key, path, value)
             if name:
-                number = int(value) if name == "queue_size" and value.isdigit() else value
-                options.setdefault(section, {})[name] = number
+                options.setdefault(section, {})[name] = parsed
             else:
-                options[section] = value
+                options[section] = parsed
         elif prefix in types:
             _provider_setting(PREFIX + key, types[prefix], setting.lower(), value, providers)
         else:
             names = [PREFIX + name for name in (*allowed, *(f"{t}_<SETTING>" for t in types))]
             raise ConfigurationError(_unknown(PREFIX + key, names))
     return settings(providers, **options)
+
+
+def resource_of_environment() -> Mapping[str, Any] | None:
+    """The attributes of the resource that the SDK makes from the environment; None where a declarative file makes it."""
+    return None if os.environ.get("OTEL_CONFIG_FILE") else Resource.create().attributes
+
+
+_BOOLEANS = frozenset({"visitor.baggage", "privacy.strict", "privacy.omit_request", "send_synthetic"})
+_PAIRS = frozenset({"environments", "consent.regions"})
+
+
+def _from_text(variable: str, path: str, value: str) -> Any:
+    if path in _BOOLEANS:
+        return value.lower() == "true"
+    if path == "sending_queue.queue_size" and value.isdigit():
+        return int(value)
+    if path in _PAIRS:  # as OTEL_RESOURCE_ATTRIBUTES writes them
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        if not all(separator for _, separator, _ in pairs):
+            raise ConfigurationError(f"{variable}: {value!r} must be a list of name=value with commas between")
+        return {name.strip(): one.strip() for name, _, one in pairs}
+    return value
 
 
 def default_country_of_environment() -> str | None:

@@ -1,16 +1,88 @@
-"""Consent: may this provider have this conversion at all?
+"""Consent: what the visitor allows, and what holds where nobody asked.
 
-The purposes are those of Google's consent mode, which most consent platforms speak. An explicit denial is always obeyed; how a
+The purposes are those of Google's consent mode, which most consent platforms speak. An explicit denial is always obeyed;
+what an unknown choice means, and what `Sec-GPC` does, is a matter of configuration and of the visitor's region. How a
 provider tells its API about the finer choices (limited data use, personalisation) is the provider's own mapping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from .conversion import Consent
+from .conversion import Consent, Conversion
+from .pii import state_code
+from .semconv import CONSENT_PURPOSES
+
+GPC_IGNORE = "ignore"
+GPC_LIMITED = "limited_data_use"
+GPC_DENIED = "denied"
+SEC_GPC_EFFECTS = (GPC_IGNORE, GPC_LIMITED, GPC_DENIED)
+
+EU = frozenset("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split())
+GROUPS: Mapping[str, frozenset[str]] = {"EU": EU, "EEA": EU | {"IS", "LI", "NO"}}
+"""Names of several countries at once, for the configuration's `consent.regions`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """What holds somewhere.
+
+    Attributes:
+        absent: What an unknown choice counts as; None lets it be unknown, which stops nothing.
+        sec_gpc: What `Sec-GPC: 1` does: `ignore`, `limited_data_use`, or `denied` (no use of the person's data for ads).
+    """
+
+    absent: Consent = field(default_factory=Consent)
+    sec_gpc: str | None = None
+
+
+NO_RULES = Regime()
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentPolicy:
+    """What holds by default and in regions; the most exact region wins: `US-CA`, then `US`, then a group such as `EEA`.
+
+    A conversion's region is that of its person (`geo.country.iso_code`, `geo.region.iso_code`); without one the default holds.
+    """
+
+    default: Regime = NO_RULES
+    regions: Mapping[str, Regime] = field(default_factory=dict)
+
+    def effective(self, conversion: Conversion) -> Conversion:
+        """The conversion with the choices that hold for it; itself where nothing changes."""
+        if not self.regions and self.default is NO_RULES:
+            return conversion
+        regimes = [*self._of_region(conversion), self.default]
+        choices = {}
+        for purpose in CONSENT_PURPOSES:
+            said = (getattr(conversion.consent, purpose), *(getattr(regime.absent, purpose) for regime in regimes))
+            choices[purpose] = next((choice for choice in said if choice is not None), None)
+        limited = conversion.limited_data_use
+        if conversion.request.global_privacy_control:
+            effect = next((regime.sec_gpc for regime in regimes if regime.sec_gpc), GPC_IGNORE)
+            if effect == GPC_LIMITED:
+                limited = True
+            elif effect == GPC_DENIED:
+                choices["ad_user_data"] = choices["ad_personalization"] = False
+        return replace(conversion, consent=Consent(**choices), limited_data_use=limited)
+
+    def _of_region(self, conversion: Conversion) -> Iterable[Regime]:
+        country, region = conversion.user.country, conversion.user.region
+        if country is None and region and region[2:3] == "-":
+            country = region[:2].upper()
+        if country is None:
+            return
+        if region and (regime := self.regions.get(f"{country}-{state_code(region, country).upper()}")):
+            yield regime
+        if regime := self.regions.get(country):
+            yield regime
+        for group, countries in GROUPS.items():
+            if country in countries and (regime := self.regions.get(group)):
+                yield regime
 
 
 def denied(needed: Iterable[str], consent: Consent) -> str | None:
-    """The first needed purpose that the visitor denied, or None."""
+    """The first needed purpose that is denied, or None."""
     return next((purpose for purpose in needed if getattr(consent, purpose) is False), None)

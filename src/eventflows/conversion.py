@@ -70,7 +70,13 @@ class Identifiers:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is known of the visitor's HTTP request. `client_address` is a valid IPv4 or IPv6 address."""
+    """What is known of the visitor's HTTP request.
+
+    Attributes:
+        client_address: A valid IPv4 or IPv6 address.
+        global_privacy_control: Whether the browser sent `Sec-GPC: 1`.
+        synthetic_type: `bot` or `test` where the instrumentation found out that no person sent the request.
+    """
 
     client_address: str | None = None
     user_agent: str | None = None
@@ -79,6 +85,8 @@ class Request:
     session_id: str | None = None
     language: str | None = None
     page_title: str | None = None
+    global_privacy_control: bool | None = None
+    synthetic_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +149,8 @@ class Conversion:
     exclude_providers: frozenset[str] = frozenset()
     properties: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What is the same on every way in: the event and its id."""
+        return (self.name if self.type is EventType.CUSTOM else self.type.value, self.id)

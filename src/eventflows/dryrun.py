@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import config, routing
-from .capture import Rules, capture, recognise
+from .capture import capture, recognise
+from .context import around
 from .conversion import EventType
 from .mapping import NotSent, encode
 from .pipeline import current, unix_nano
@@ -58,19 +59,23 @@ def render(
         ConfigurationError: There are no providers to render for.
     """
     running = current()
-    rules = running.settings.rules if running is not None else Rules()
+    if running is not None:
+        settings = running.settings
+    elif providers is None:
+        settings = config.from_environment()
+    else:
+        settings = config.settings(providers, default_country=config.default_country_of_environment())
     if providers is None:
-        settings = running.settings if running is not None else config.from_environment()
-        providers, rules = settings.providers, settings.rules
-    elif running is None:
-        rules = config.settings(providers, default_country=config.default_country_of_environment()).rules
+        providers = settings.providers
+    rules = settings.rules
     now = time.time_ns() if now is None else now
     event_type = recognise(name, attributes or {}, rules) or EventType.CUSTOM
     when = now if timestamp is None else unix_nano(timestamp)
-    conversion = capture(name, event_type, attributes or {}, when, rules)
+    conversion = capture(name, event_type, attributes or {}, when, rules, around().attributes)
+    conversion = settings.consent.effective(conversion)
     rendered = []
     for provider in providers:
-        reason = routing.filtered(provider, conversion)
+        reason = routing.filtered(provider, conversion, send_synthetic=settings.send_synthetic)
         result = NotSent("filtered", reason) if reason else encode(provider, conversion, now)
         if isinstance(result, NotSent):
             rendered.append(Rendered(provider.name, result.status, result.reason, left_out=conversion.left_out))

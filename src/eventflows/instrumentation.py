@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import wrapt
 from opentelemetry import trace
 from opentelemetry._logs import Logger, SeverityNumber, get_logger_provider
 from opentelemetry._logs import LoggerProvider as AnyLoggerProvider
-from opentelemetry.context import get_current, set_value
+from opentelemetry.context import Context, get_current, set_value
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import Tracer as SdkTracer
+from opentelemetry.sdk.trace import TracerProvider
 
 from . import pipeline as pipelines
-from .capture import sealed_attributes
-from .log import logger
-from .processor import OURS, EventFlowsLogRecordProcessor
-from .sdk import put_first, remove_log_processor, wants_record
+from . import wiring
+from .context import around, follow_unsampled
+from .frameworks import watch
+from .log import Notices, logger
+from .patching import Patches
+from .pipeline import Pipeline
+from .processor import OURS, EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
+from .sdk import wants_record
 
 _SCOPE = "eventflows"
+_notices = Notices()
 
 
 def add_event(
@@ -52,7 +59,7 @@ def add_event(
                 timestamp=conversion.time_unix_nano,
                 context=context,
                 severity_number=SeverityNumber.INFO,
-                attributes=sealed_attributes(attributes or {}, conversion),
+                attributes=pipeline.shown(name, attributes, conversion, on_record=True),
                 event_name=name,
             )
     except Exception as problem:  # noqa: BLE001 reason: another exporter's failure must not reach the app
@@ -96,63 +103,149 @@ def _tracer_add_event(
     add_event(name, attributes, timestamp)
 
 
-def _span_add_event(wrapped: Any, _span: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _span_add_event(wrapped: Any, span: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Around `span.add_event`: a conversion goes to the pipeline whether or not the span is sampled, and is sealed on it."""
     pipeline = pipelines.current()
-    if pipeline is None:
+    if pipeline is None or EventFlowsInstrumentor._active is None:
         return wrapped(*args, **kwargs)
-    name, attributes, timestamp = _event(*args, **kwargs)
-    if not isinstance(name, str):
+    name = args[0] if args else kwargs.get("name")
+    attributes = args[1] if len(args) > 1 else kwargs.get("attributes")
+    try:
+        if not isinstance(name, str) or not pipeline.is_conversion(name, attributes):
+            return wrapped(*args, **kwargs)
+    except Exception:  # noqa: BLE001 reason: attributes of a strange kind are OpenTelemetry's business
         return wrapped(*args, **kwargs)
-    conversion = pipeline.record(name, attributes, timestamp)
+    timestamp = args[2] if len(args) > 2 else kwargs.get("timestamp")
+    conversion = pipeline.record(name, attributes, timestamp, surrounded=lambda: around(span))
     shown = pipeline.shown(name, attributes, conversion)
-    if shown is None:
-        return wrapped(*args, **kwargs)
     return wrapped(name, shown, conversion.time_unix_nano if conversion is not None else timestamp)
 
 
-def _event(name: Any = None, attributes: Any = None, timestamp: Any = None) -> tuple[Any, Any, Any]:
-    return name, attributes, timestamp
+def _start_span(wrapped: Any, _tracer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Around the SDK's `start_span`: the spans that a sampler drops reach no processor, so they are followed here."""
+    span = wrapped(*args, **kwargs)
+    if type(span) is trace.NonRecordingSpan and EventFlowsInstrumentor._active is not None:
+        try:
+            return _unsampled(span, *args, **kwargs)
+        except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
+            _notices.warn("follow", "an unsampled span could not be followed: %s", type(problem).__name__)
+    return span
+
+
+def _unsampled(
+    span: trace.NonRecordingSpan,
+    _name: str = "",
+    context: Context | None = None,
+    kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+    attributes: Mapping[str, Any] | None = None,
+    _links: Any = None,
+    _start_time: Any = None,
+    _record_exception: bool = True,
+    set_status_on_exception: bool = True,
+    **_: Any,
+) -> trace.Span:
+    return follow_unsampled(span, trace.get_current_span(context), kind, attributes, set_status_on_exception)
+
+
+@dataclass
+class InstrumentorConfiguration:
+    """The options under `instrumentation/development: python: eventflows:` of OpenTelemetry's declarative file.
+
+    Attributes:
+        frameworks: Keep the visitor in Flask, Django and Starlette (FastAPI), and carry it with Celery's tasks.
+    """
+
+    frameworks: bool = True
 
 
 class EventFlowsInstrumentor:
-    """Gives every tracer `add_event`, and catches conversions in `span.add_event`, also on spans that sampling dropped.
+    """Catches every conversion without a change to the app's code.
 
-    Has the methods of OpenTelemetry's `BaseInstrumentor` without requiring its package; `opentelemetry-instrument` finds
-    it by its entry point. Until a pipeline is configured it changes nothing of what spans record.
+    * Every tracer has `add_event`, also those made before.
+    * `span.add_event` of a conversion is caught on recorded, unsampled and dropped spans alike, and sealed on recorded ones.
+    * Log records are sealed before any exporter sees them, also with providers that are set up later.
+    * The visitor of each request is kept in Flask, Django and Starlette (FastAPI), and carried with Celery's tasks.
+
+    Has the methods of OpenTelemetry's `BaseInstrumentor` without requiring its package; `opentelemetry-instrument` and the
+    declarative file find it by its entry point. Until a pipeline is configured it changes nothing of what is recorded.
     """
 
+    configuration = InstrumentorConfiguration
     _active: EventFlowsInstrumentor | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         return ()
 
-    def instrument(self, **_: Any) -> None:
-        """Switch it on, for tracers and spans that exist already as well. A second call does nothing."""
-        cls = type(self)
+    def instrument(self, *, frameworks: bool = True, **_: Any) -> None:
+        """Switch it on, for tracers and spans that exist already as well. A second call does nothing.
+
+        Args:
+            frameworks: As in `InstrumentorConfiguration`.
+
+        Raises:
+            ConfigurationError: `privacy.strict` is set, and the installed OpenTelemetry does not let us seal first.
+        """
+        cls = EventFlowsInstrumentor
         if cls._active is not None:
             return
         cls._active = self
+        self._attached: list[tuple[Pipeline, object]] = []
+        self._patches = patches = Patches()
         trace.Tracer.add_event = _tracer_add_event  # type: ignore[attr-defined]
-        self._originals = [(owner, owner.__dict__["add_event"]) for owner in (SdkSpan, trace.NonRecordingSpan)]
-        for owner, _original in self._originals:
-            wrapt.wrap_function_wrapper(owner, "add_event", _span_add_event)
-        self._processor: EventFlowsLogRecordProcessor | None = None
-        provider, pipeline = get_logger_provider(), pipelines.current()
-        if pipeline is not None and isinstance(provider, LoggerProvider):
-            self._processor = EventFlowsLogRecordProcessor(pipeline)
-            put_first(provider, self._processor)
-            pipeline.attach(self._processor, partial(remove_log_processor, provider, self._processor))
-        self._pipeline = pipeline
+        patches.wrap(SdkSpan, "add_event", _span_add_event)
+        patches.wrap(trace.NonRecordingSpan, "add_event", _span_add_event)
+        patches.wrap(SdkTracer, "start_span", _start_span)
+        patches.wrap(LoggerProvider, "add_log_record_processor", self._log_processor_added)
+        patches.wrap(TracerProvider, "add_span_processor", self._span_processor_added)
+        if frameworks:
+            watch(patches)
+        try:
+            self._attach(get_logger_provider())
+            self._attach(trace.get_tracer_provider())
+            self._self_test()
+        except BaseException:
+            self.uninstrument()
+            raise
 
     def uninstrument(self, **_: Any) -> None:
         """Restore everything."""
-        cls = type(self)
+        cls = EventFlowsInstrumentor
         active, cls._active = cls._active, None
         if active is None:
             return
         del trace.Tracer.add_event  # type: ignore[attr-defined]
-        for owner, original in active._originals:
-            setattr(owner, "add_event", original)  # noqa: B010 reason: a plain assignment to a method is a type error
-        if active._pipeline is not None and active._processor is not None:
-            active._pipeline.detach(active._processor)
+        active._patches.undo()
+        for pipeline, processor in active._attached:
+            pipeline.detach(processor)
+
+    def _attach(self, provider: object) -> None:
+        """Be in the chain of a provider's processors, and of log processors the first."""
+        pipeline = pipelines.current()
+        if pipeline is None or pipeline.is_shut_down:
+            return
+        processor: object | None = None
+        if isinstance(provider, LoggerProvider):
+            processor = wiring.seal_logs(provider, pipeline)
+        elif isinstance(provider, TracerProvider):
+            processor = wiring.follow_spans(provider, pipeline)
+        if processor is not None:
+            self._attached.append((pipeline, processor))
+
+    def _log_processor_added(self, wrapped: Any, provider: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        wrapped(*args, **kwargs)
+        if not any(isinstance(one, EventFlowsLogRecordProcessor) for one in (*args, *kwargs.values())):
+            self._attach(provider)
+
+    def _span_processor_added(self, wrapped: Any, provider: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        wrapped(*args, **kwargs)
+        if not any(isinstance(one, EventFlowsSpanProcessor) for one in (*args, *kwargs.values())):
+            self._attach(provider)
+
+    def _self_test(self) -> None:
+        pipeline = pipelines.current()
+        if pipeline is None:
+            return
+        if not wiring.span_events_are_sealed():
+            wiring.cannot_seal(pipeline, wiring.RAW_SPANS)
+        if not wiring.logs_are_sealed_first():
+            wiring.cannot_seal(pipeline, wiring.RAW_LOGS)

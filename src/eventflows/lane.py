@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from . import delivery, routing
+from .commit import SPAN_FAILED
+from .consent import ConsentPolicy
 from .conversion import Conversion
-from .log import Notices
-from .mapping import NotSent, encode
+from .log import Notices, logger
+from .mapping import NotSent, batches, encode
 from .providers.base import Encoded, Provider
 from .retry import RetryPolicy
 from .sdk import Batcher, InlineBatcher, start_batcher
-from .transport import Transport, open_transport
+from .transport import Transport, encode_body, open_transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,28 @@ class Lane:
     """One provider's way from a conversion to its outcome.
 
     The thread starts with the first conversion. `offer` costs the app's thread a counter and an append.
+
+    Attributes:
+        log_only: Log the requests instead of sending them: outside production, where the platform has no test facility.
     """
 
-    def __init__(self, provider: Provider, queue: QueueSettings, policy: RetryPolicy, timeout: float) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        queue: QueueSettings,
+        policy: RetryPolicy,
+        timeout: float,
+        consent: ConsentPolicy,
+        *,
+        send_synthetic: bool = False,
+    ) -> None:
         self.provider = provider
+        self.log_only = False
         self._queue = queue
         self._policy = policy
         self._timeout = timeout
+        self._consent = consent
+        self._send_synthetic = send_synthetic
         self._notices = Notices()
         self.reset()
 
@@ -81,9 +98,14 @@ class Lane:
 
     # --- the app's side
 
-    def offer(self, conversion: Conversion) -> None:
-        """Count the conversion in, and queue it unless it is filtered or the queue is full."""
-        reason = routing.filtered(self.provider, conversion)
+    def offer(self, conversion: Conversion, effective: Conversion, *, failed: bool = False) -> None:
+        """Count the conversion in, and queue it unless it is filtered or the queue is full.
+
+        Args:
+            effective: The conversion with the choices of consent that hold for it now; they are asked again at sending.
+            failed: The work in which it was recorded has failed.
+        """
+        reason = self._filtered(effective) or (SPAN_FAILED if failed else None)
         with self._changed:
             self._captured += 1
             if reason is not None:
@@ -103,6 +125,9 @@ class Lane:
             self._notices.warn("full", "%s: queue full, newest conversions dropped", self.provider.name)
         else:
             batcher.emit(conversion)
+
+    def _filtered(self, effective: Conversion) -> str | None:
+        return routing.filtered(self.provider, effective, send_synthetic=self._send_synthetic)
 
     def _start(self) -> Batcher | InlineBatcher:
         self._batcher = start_batcher(
@@ -180,12 +205,19 @@ class Lane:
         try:
             now = time.time_ns()
             for conversion in conversions:
-                result = encode(self.provider, conversion, now)
+                effective = self._consent.effective(conversion)
+                if (reason := self._filtered(effective)) is not None:
+                    settle("filtered", reason, 1)
+                    continue
+                result = encode(self.provider, effective, now)
                 if isinstance(result, NotSent):
                     settle(result.status, result.reason, 1)
                 else:
                     encoded.append(result)
-            if encoded:
+            if self.log_only:
+                self._log(encoded)
+                settle("filtered", "test environment: logged, not sent", len(encoded))
+            elif encoded:
                 if self._transport is None:
                     self._transport = open_transport(self.provider.METHOD, self._timeout)
                 delivery.deliver(
@@ -199,6 +231,11 @@ class Lane:
                 )
         except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
             self._settle("dropped", f"internal error ({type(problem).__name__})", len(conversions) - settled)
+
+    def _log(self, encoded: list[Encoded]) -> None:
+        for batch in batches(self.provider, encoded):
+            body = encode_body(self.provider.request(batch).body).decode()
+            logger.info("%s, test environment, not sent: %s", self.provider.name, body)
 
     def _attempted(self) -> None:
         with self._changed:

@@ -8,31 +8,59 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from opentelemetry._logs import get_logger_provider
+from opentelemetry.trace import get_tracer_provider
+
+from . import baggage
 from .capture import capture, recognise, sealed_attributes, without_persons
+from .commit import COMMITS, SPAN_OK, Fate, WaitingRoom
 from .config import Settings, settings
+from .context import Surroundings, around
 from .conversion import Conversion, EventType
+from .environments import TEST, mode_of, name_in
+from .errors import ConfigurationError
 from .lane import Lane, ProviderStats
 from .log import Notices, logger
 from .providers.base import Provider
 from .routing import Seen
+from .semconv import CONVERSION_COMMIT, CONVERSION_TYPE
+from .visitor import VisitorSettings, use_settings
+
+_MAX_NAMES = 4096
 
 
 class Pipeline:
     """Takes conversions from any way in, and delivers each once to each provider.
 
-    Made by `eventflows.configure`. Its methods never raise, and none but `force_flush` and `shutdown` blocks.
+    Made by `eventflows.configure`. Once it is made its methods never raise, and none but `force_flush` and `shutdown` blocks.
+
+    Args:
+        resource: Attributes of the app's resource; None where they are found out with the first conversion.
+
+    Attributes:
+        mode: `live`, or `test` where the environment says so; None until the environment is known.
+
+    Raises:
+        ConfigurationError: The resource does not say in which environment this is.
     """
 
-    def __init__(self, built_from: Settings) -> None:
+    def __init__(self, built_from: Settings, resource: Mapping[str, Any] | None = None) -> None:
         self.settings = built_from
-        self._lanes = [Lane(p, built_from.queue, built_from.retry, built_from.timeout) for p in built_from.providers]
         self._notices = Notices()
         self._routes: dict[int, Callable[[], None]] = {}
+        self._by_name: dict[str, bool] = {}
+        self._lanes = [self._lane(provider) for provider in built_from.providers]
+        self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
+        self.mode: str | None = None
+        if resource is not None or built_from.environment is not None or not built_from.environments:
+            self.in_environment(resource or {})
         self._reset()
         # A pipeline that nobody holds any more must not be kept alive by its own exit and fork hooks.
         me = weakref.ref(self)
@@ -53,12 +81,43 @@ class Pipeline:
         """In a new pipeline and in a forked child, which starts from zero: what was captured before is its parent's."""
         self._pid = os.getpid()
         self._seen = Seen()
+        self._waiting.reset()
         self._left_out: Counter[tuple[str, str]] = Counter()
         self._duplicates = 0
         self._shutdown_lock = threading.Lock()
         self.is_shut_down = False
         for lane in self._lanes:
             lane.reset()
+
+    def _lane(self, provider: Provider) -> Lane:
+        given = self.settings
+        return Lane(
+            provider, given.queue, given.retry, given.timeout, given.consent, send_synthetic=given.send_synthetic
+        )  # fmt: skip
+
+    def in_environment(self, resource: Mapping[str, Any]) -> None:
+        """Go live, or into test mode, as the resource's environment demands.
+
+        Raises:
+            ConfigurationError: The configuration does not say which.
+        """
+        self.mode = mode_of(self.settings.environments, self.settings.environment or name_in(resource))
+        if self.mode == TEST:
+            self._test()
+
+    def _test(self) -> None:
+        for lane in self._lanes:
+            tested = lane.provider.for_testing()
+            lane.log_only, lane.provider = tested is None, tested or lane.provider
+
+    def _find_environment(self) -> None:
+        """With the first conversion, where a declarative file made the pipeline before the resource was known."""
+        try:
+            self.in_environment(resource_attributes())
+        except ConfigurationError as problem:
+            self.mode = TEST
+            self._test()
+            logger.error("%s. Until then conversions are not sent, as in a test environment", problem)
 
     def record(
         self,
@@ -67,12 +126,14 @@ class Pipeline:
         timestamp: int | None = None,
         *,
         always: bool = False,
+        surrounded: Callable[[], Surroundings] = around,
     ) -> Conversion | None:
         """Capture an event if it is a conversion, and hand it to the lanes.
 
         Args:
             timestamp: Unix time in nanoseconds; None is now.
             always: Take an unknown name as a custom conversion (`tracer.add_event`, `tracker.track`).
+            surrounded: Tells what the conversion may take from around it; by default what is current.
 
         Returns:
             The conversion, also where it was known already; None where the event is none.
@@ -82,25 +143,51 @@ class Pipeline:
             event_type = recognise(name, attributes, self.settings.rules) or (EventType.CUSTOM if always else None)
             if event_type is None:
                 return None
-            conversion = capture(name, event_type, attributes, unix_nano(timestamp), self.settings.rules)
-            self.accept(conversion)
+            surroundings = surrounded()
+            conversion = capture(
+                name, event_type, attributes, unix_nano(timestamp), self.settings.rules, surroundings.attributes
+            )
+            commit = attributes.get(CONVERSION_COMMIT)
+            if (commit if commit in COMMITS else self.settings.commit) == SPAN_OK and surroundings.unit is not None:
+                self._check_fork()
+                self._waiting.hold(conversion, surroundings.unit)
+            else:
+                self.accept(conversion)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             self._left_out["event", type(problem).__name__] += 1
             self._notices.warn("capture", "an event could not be captured: %s", type(problem).__name__)
             return None
         return conversion
 
+    def is_conversion(self, name: str, attributes: Mapping[str, Any] | None) -> bool:
+        """Whether `record` would take the event. Cheap, as most span events are none."""
+        known = self._by_name.get(name)
+        if known is None:
+            if len(self._by_name) >= _MAX_NAMES:
+                self._by_name.clear()
+            known = self._by_name[name] = recognise(name, {}, self.settings.rules) is not None
+        return known or (attributes is not None and bool(attributes.get(CONVERSION_TYPE)))
+
     def shown(
-        self, name: str, attributes: Mapping[str, Any] | None, conversion: Conversion | None
+        self,
+        name: str,
+        attributes: Mapping[str, Any] | None,
+        conversion: Conversion | None,
+        *,
+        on_record: bool = False,
     ) -> Mapping[str, Any] | None:
         """The attributes that others may see of what `record` was given, or None where the event is none of our business.
 
         Fails closed: a conversion that could not be captured loses all that may identify a person.
+
+        Args:
+            on_record: They go on a log record, which may tell of the visitor's request; a span may not.
         """
         attributes = attributes or {}
         try:
             if conversion is not None:
-                return sealed_attributes(attributes, conversion)
+                request = on_record and not self.settings.privacy.omit_request
+                return sealed_attributes(attributes, conversion, request=request)
             return without_persons(attributes) if recognise(name, attributes, self.settings.rules) is not None else None
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             self._notices.warn(
@@ -108,18 +195,35 @@ class Pipeline:
             )
             return {}
 
-    def accept(self, conversion: Conversion) -> bool:
-        """Hand a conversion to the lanes; False where it came before by another way."""
+    def _check_fork(self) -> None:
         if self._pid != os.getpid():  # forks that Python's own hooks do not see, such as uWSGI's
             self._reset()
-        if not self._seen.first(conversion):
+
+    def _end_of_work(self, conversion: Conversion, fate: Fate) -> None:
+        if fate is Fate.DUPLICATE:
+            self._duplicates += 1
+        else:
+            self.accept(conversion, failed=fate is Fate.FAILED)
+
+    def accept(self, conversion: Conversion, *, failed: bool = False) -> bool:
+        """Hand a conversion to the lanes; False where it came before by another way.
+
+        Args:
+            failed: The work in which it was recorded has failed: it is counted and not delivered.
+        """
+        self._check_fork()
+        if self.mode is None:
+            self._find_environment()
+        # What failed may be tried again under the same id, so it does not count as seen.
+        if not failed and not self._seen.first(conversion):
             self._duplicates += 1
             return False
         for attribute, reason in conversion.left_out:
             self._left_out[attribute, reason] += 1
             self._notices.warn(f"{attribute}: {reason}", "%s left out of a conversion: %s", attribute, reason)
+        effective = self.settings.consent.effective(conversion)
         for lane in self._lanes:
-            lane.offer(conversion)
+            lane.offer(conversion, effective, failed=failed)
         return True
 
     # --- what became of it
@@ -131,11 +235,18 @@ class Pipeline:
             ConfigurationError: Its name is taken.
         """
         self.settings = replace(self.settings, providers=settings([*self.settings.providers, provider]).providers)
-        self._lanes = [*self._lanes, Lane(provider, self.settings.queue, self.settings.retry, self.settings.timeout)]
+        self._lanes = [*self._lanes, self._lane(provider)]
+        if self.mode == TEST:
+            self._test()
 
     def stats(self) -> dict[str, ProviderStats]:
         """The counters of each provider, by its name."""
         return {lane.provider.name: lane.stats() for lane in self._lanes}
+
+    @property
+    def waiting(self) -> int:
+        """How many conversions wait for the end of their span or request; no provider has been offered them yet."""
+        return len(self._waiting)
 
     @property
     def left_out(self) -> Mapping[tuple[str, str], int]:
@@ -150,11 +261,14 @@ class Pipeline:
     # --- flush and shutdown
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
-        """Deliver what is queued; True where every conversion had its outcome within the timeout."""
+        """Deliver what is queued; True where every conversion had its outcome within the timeout.
+
+        What waits for the end of its work (`commit: span_ok`) goes on waiting, and makes it False.
+        """
         deadline = time.monotonic() + timeout_millis / 1000
         for lane in self._lanes:
             lane.flush_soon()
-        return all([lane.wait_settled(deadline) for lane in self._lanes])
+        return all([lane.wait_settled(deadline) for lane in self._lanes]) and not self._waiting
 
     def shutdown(self, timeout_millis: float = 30_000) -> bool:
         """Deliver what is queued and take no more; what is left at the timeout is counted as dropped.
@@ -167,6 +281,7 @@ class Pipeline:
             if self.is_shut_down:
                 return True
             self.is_shut_down = True
+        self._waiting.close()
         for lane in self._lanes:
             lane.close_soon()
         for detach in self._routes.values():
@@ -201,33 +316,67 @@ def unix_nano(timestamp: int | datetime | None) -> int:
 
 
 _current: Pipeline | None = None
+_rehearsed: ContextVar[Pipeline | None] = ContextVar("eventflows-rehearsal", default=None)
 _notices = Notices()
 
 
 def current() -> Pipeline | None:
     """The pipeline of this process, if one is configured."""
-    return _current
+    return _rehearsed.get() or _current
+
+
+@contextmanager
+def rehearsal(built_from: Settings) -> Iterator[Pipeline]:
+    """Another pipeline for the code inside, and for that code only."""
+    pipeline = Pipeline(built_from, {})
+    token = _rehearsed.set(pipeline)
+    try:
+        yield pipeline
+    finally:
+        _rehearsed.reset(token)
+        pipeline.shutdown(0)
 
 
 def make_current(pipeline: Pipeline | None) -> None:
     global _current
     _current = pipeline
+    visitor = pipeline.settings.visitor if pipeline is not None else VisitorSettings()
+    use_settings(visitor)
+    if visitor.baggage:
+        baggage.switch_on()
+    else:
+        baggage.switch_off()
 
 
 def required() -> Pipeline | None:
     """The pipeline, or a log line that says why nothing is recorded."""
-    if _current is None:
+    running = current()
+    if running is None:
         _notices.warn("none", "an event was recorded while EventFlows is not configured; it is lost")
-    return _current
+    return running
 
 
-def shared(built_from: Settings) -> Pipeline:
-    """The pipeline of this process, made from these settings where there is none yet."""
+def shared(built_from: Settings, resource: Mapping[str, Any] | None = None) -> Pipeline:
+    """The pipeline of this process, made from these settings where there is none yet.
+
+    Raises:
+        ConfigurationError: As `Pipeline`.
+    """
     running = _current
     if running is None or running.is_shut_down:
-        running = Pipeline(built_from)
+        running = Pipeline(built_from, resource)
         make_current(running)
         logger.info(
-            "EventFlows delivers conversions to: %s", ", ".join(provider.name for provider in built_from.providers)
+            "EventFlows delivers conversions to: %s (%s)",
+            ", ".join(provider.name for provider in built_from.providers),
+            running.mode or "environment not known yet",
         )
     return running
+
+
+def resource_attributes() -> Mapping[str, Any]:
+    """The attributes of the resource that the process's OpenTelemetry providers have; empty where there are none."""
+    for provider in (get_logger_provider(), get_tracer_provider()):
+        if isinstance(attributes := getattr(getattr(provider, "resource", None), "attributes", None), Mapping):
+            return attributes
+    return {}

@@ -13,12 +13,17 @@ from typing import Any
 from opentelemetry.context import Context, create_key
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import get_current_span
 
 from . import config
+from .context import Scope, around, around_ended, ended, follow
+from .log import Notices
 from .pipeline import Pipeline, current, shared
 
+_MAX_RUNNING = 100_000
+_notices = Notices()
 OURS = create_key("eventflows-record")
 """Context key of records that carry a conversion which the pipeline has already."""
 
@@ -29,7 +34,7 @@ def _pipeline(pipeline: Pipeline | None, providers: Any, options: Mapping[str, A
         return pipeline
     if providers is not None or options:
         return shared(config.settings(providers, **options))
-    return current() or shared(config.from_environment())
+    return current() or shared(config.from_environment(), config.resource_of_environment())
 
 
 def _record_log(pipeline: Pipeline, record: Any) -> Any:
@@ -37,12 +42,14 @@ def _record_log(pipeline: Pipeline, record: Any) -> Any:
     if not record.event_name:
         return None
     time_unix_nano = record.timestamp or record.observed_timestamp
-    return pipeline.record(record.event_name, record.attributes, time_unix_nano)
+    return pipeline.record(
+        record.event_name, record.attributes, time_unix_nano, surrounded=lambda: around(None, record.context)
+    )
 
 
-def _record_span(pipeline: Pipeline, span: ReadableSpan) -> None:
+def _record_span(pipeline: Pipeline, span: ReadableSpan, scope: Scope | None = None) -> None:
     for event in span.events:
-        pipeline.record(event.name, event.attributes, event.timestamp)
+        pipeline.record(event.name, event.attributes, event.timestamp, surrounded=lambda: around_ended(span, scope))
 
 
 class EventFlowsLogRecordProcessor(LogRecordProcessor):
@@ -63,7 +70,7 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
         if not record.event_name:
             return
         conversion = _record_log(self._pipeline, record)
-        shown = self._pipeline.shown(record.event_name, record.attributes, conversion)
+        shown = self._pipeline.shown(record.event_name, record.attributes, conversion, on_record=True)
         if shown is None:
             return
         attributes: Any = record.attributes
@@ -86,15 +93,30 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
 
 
 class EventFlowsSpanProcessor(SpanProcessor):
-    """Captures conversions from the events of ended, sampled spans."""
+    """Captures conversions from the events of ended spans, and knows which request and which local root a span belongs to.
+
+    Spans that a sampler dropped reach no processor; the instrumentor follows those.
+    """
 
     def __init__(self, pipeline: Pipeline | None = None) -> None:
         self._pipeline = _pipeline(pipeline, None, {})
         self._pipeline.attach(self)
+        self._running: dict[int, Scope] = {}  # by span id, as the span that `on_end` gets is a copy
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        try:
+            scope = follow(span, get_current_span(parent_context), span.kind, span, span.attributes)
+            self._running[span.get_span_context().span_id] = scope
+            if len(self._running) > _MAX_RUNNING:  # spans that nobody ends must not fill the memory
+                self._running.pop(next(iter(self._running)), None)
+        except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
+            _notices.warn("follow", "a span could not be followed: %s", type(problem).__name__)
 
     def on_end(self, span: ReadableSpan) -> None:
-        if span.context is not None and span.context.trace_flags.sampled:
-            _record_span(self._pipeline, span)
+        scope = self._running.pop(span.context.span_id, None) if span.context is not None else None
+        _record_span(self._pipeline, span, scope)
+        if scope is not None:
+            ended(scope, span)
 
     def shutdown(self) -> None:
         self._pipeline.release(self)

@@ -8,13 +8,17 @@ from contextlib import suppress
 from .consent import denied
 from .conversion import Conversion, EventType
 from .providers.base import Provider
-from .semconv import event_key
+from .semconv import SYNTHETIC_TYPES, event_key
 
 
-def filtered(provider: Provider, conversion: Conversion) -> str | None:
+def filtered(provider: Provider, conversion: Conversion, *, send_synthetic: bool = False) -> str | None:
     """Why this provider does not get this conversion, or None where it does.
 
     A provider is named by its id (`meta/eu`) or by its type (`meta`, all accounts of it).
+
+    Args:
+        conversion: With the choices of consent that hold for it (`ConsentPolicy.effective`).
+        send_synthetic: Let through what OpenTelemetry marks as sent by a bot or a test.
     """
     ids = {provider.name.lower(), provider.TYPE}
     if conversion.providers is not None and ids.isdisjoint(conversion.providers):
@@ -23,7 +27,10 @@ def filtered(provider: Provider, conversion: Conversion) -> str | None:
         return "in conversion.exclude_providers"
     if provider.events is not None and not _wanted(provider.events, conversion):
         return "not among the provider's events"
-    purpose = denied(provider.NEEDS_CONSENT, conversion.consent)
+    if not send_synthetic and (synthetic := conversion.request.synthetic_type) in SYNTHETIC_TYPES:
+        return f"user_agent.synthetic.type is {synthetic}"
+    needed = provider.NEEDS_CONSENT if provider.needs_consent is None else provider.needs_consent
+    purpose = denied(needed, conversion.consent)
     return f"consent: {purpose} denied" if purpose else None
 
 
@@ -48,8 +55,7 @@ class Seen:
     def first(self, conversion: Conversion) -> bool:
         """Remember the conversion; True where it was not known yet. One atomic step, hence no lock."""
         mine = object()
-        event = conversion.name if conversion.type is EventType.CUSTOM else conversion.type.value
-        is_first = self._latest.setdefault((event, conversion.id), mine) is mine
+        is_first = self._latest.setdefault(conversion.key, mine) is mine
         if len(self._latest) > self._capacity:
             with suppress(StopIteration, RuntimeError):  # another thread may be making room at this moment
                 self._latest.pop(next(iter(self._latest)), None)

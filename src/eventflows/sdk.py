@@ -157,6 +157,18 @@ def put_first(provider: LoggerProvider, processor: LogRecordProcessor) -> bool:
     return True
 
 
+def has_log_processor(provider: LoggerProvider, kind: type[LogRecordProcessor]) -> bool:
+    """Whether a processor of this class is registered already."""
+    multi: Any = getattr(provider, "_multi_log_record_processor", None)
+    return any(isinstance(processor, kind) for processor in getattr(multi, "_log_record_processors", ()))
+
+
+def has_span_processor(provider: TracerProvider, kind: type[SpanProcessor]) -> bool:
+    """Whether a processor of this class is registered already."""
+    multi: Any = getattr(provider, "_active_span_processor", None)
+    return any(isinstance(processor, kind) for processor in getattr(multi, "_span_processors", ()))
+
+
 def remove_log_processor(provider: LoggerProvider, processor: LogRecordProcessor) -> None:
     """Undo `put_first`."""
     multi: Any = getattr(provider, "_multi_log_record_processor", None)

@@ -26,6 +26,7 @@ CONVERSION_SHIPPING: Final = "conversion.shipping"
 CONVERSION_ACTION_SOURCE: Final = "conversion.action_source"
 CONVERSION_PROVIDERS: Final = "conversion.providers"
 CONVERSION_EXCLUDE_PROVIDERS: Final = "conversion.exclude_providers"
+CONVERSION_COMMIT: Final = "conversion.commit"
 CONVERSION_LIMITED_DATA_USE: Final = "conversion.limited_data_use"
 CONVERSION_CONSENT: Final = "conversion.consent."
 """Prefix: `ad_storage`, `ad_user_data`, `ad_personalization`, `analytics_storage` follow."""
@@ -55,6 +56,8 @@ CLIENT_ADDRESS: Final = "client.address"
 USER_AGENT: Final = "user_agent.original"
 URL_FULL: Final = "url.full"
 REFERER: Final = "http.request.header.referer"
+SEC_GPC: Final = "http.request.header.sec-gpc"
+SYNTHETIC_TYPE: Final = "user_agent.synthetic.type"
 SESSION_ID: Final = "session.id"
 LANGUAGE: Final = "browser.language"
 PAGE_TITLE: Final = "page_title"
@@ -64,6 +67,8 @@ CLICK_IDS: Final = tuple(
     "sc_click_id sc_cookie1 li_fat_id twclid msclkid".split()
 )
 CONSENT_PURPOSES: Final = ("ad_storage", "ad_user_data", "ad_personalization", "analytics_storage")
+SYNTHETIC_TYPES: Final = frozenset({"bot", "test"})
+"""Values of `user_agent.synthetic.type`: https://opentelemetry.io/docs/specs/semconv/registry/attributes/user-agent/"""
 ACTION_SOURCES: Final = frozenset("website app physical_store email phone_call chat system_generated other".split())
 
 QUERY_CLICK_IDS: Final[Mapping[str, str]] = {
@@ -98,6 +103,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "url": URL_FULL,
     "referrer": REFERER,
     "locale": LANGUAGE,
+    "http.request.header.sec_gpc": SEC_GPC,  # as OpenTelemetry's Python instrumentations write it
 }
 """Other spellings of an attribute. The attribute itself wins where both are given; of two aliases the first given."""
 

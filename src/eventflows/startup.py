@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry._logs import get_logger_provider, set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
-from . import config, pipeline
+from . import config, pipeline, wiring
 from .errors import ConfigurationError
-from .log import logger
-from .processor import EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
 from .providers.base import Provider
-from .sdk import put_first, remove_log_processor, remove_span_processor
 
 
 def configure(
@@ -33,8 +30,8 @@ def configure(
     Args:
         providers: Provider objects, or a mapping of ids to settings; None takes all settings from the environment.
         logger_provider, tracer_provider: To attach to instead of the global ones.
-        **options: `events`, `default_country`, `endpoint`, `timeout`, `sending_queue`, `retry_on_failure`; see
-            `eventflows.config.settings`.
+        **options: `events`, `default_country`, `endpoint`, `timeout`, `sending_queue`, `retry_on_failure`, `visitor`,
+            `consent`, `privacy`, `commit`, `environments`, ...; see `eventflows.config.settings`.
 
     Returns:
         The running pipeline.
@@ -47,19 +44,25 @@ def configure(
         raise ConfigurationError("EventFlows is configured already; call eventflows.shutdown() first")
     from_environment = providers is None and not options
     settings = config.from_environment() if from_environment else config.settings(providers, **options)
-    running = pipeline.shared(settings)
+    resource = getattr(logger_provider or tracer_provider, "resource", None) or _resource()
+    running = pipeline.shared(settings, resource.attributes)
     logs = logger_provider or _logger_provider()
     if logs is not None:
-        log_processor = EventFlowsLogRecordProcessor(running)
-        if not put_first(logs, log_processor):
-            logger.warning("this LoggerProvider lets no processor be first: those before ours see raw attributes")
-        running.attach(log_processor, partial(remove_log_processor, logs, log_processor))
+        wiring.seal_logs(logs, running)
+        if not wiring.logs_are_sealed_first():
+            wiring.cannot_seal(running, wiring.RAW_LOGS)
     spans = tracer_provider or _tracer_provider()
     if spans is not None:
-        span_processor = EventFlowsSpanProcessor(running)
-        spans.add_span_processor(span_processor)
-        running.attach(span_processor, partial(remove_span_processor, spans, span_processor))
+        wiring.follow_spans(spans, running)
     return running
+
+
+def _resource() -> Resource:
+    """That of the providers which the app has, else what the SDK finds in the environment."""
+    for existing in (get_logger_provider(), trace.get_tracer_provider()):
+        if isinstance(resource := getattr(existing, "resource", None), Resource):
+            return resource
+    return Resource.create()
 
 
 def _logger_provider() -> LoggerProvider | None:

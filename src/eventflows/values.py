@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote_plus, urlsplit
 from uuid import UUID
 
+from .commit import COMMITS
 from .conversion import Item
 from .country import alpha_2
 from .pii import Unusable, contains_email
@@ -132,13 +133,32 @@ def header(value: object) -> str:
     return text(value)
 
 
+def language(value: object) -> str:
+    """A language tag, also the first one of an `Accept-Language` header."""
+    tag = header(value).partition(",")[0].partition(";")[0].strip()
+    if not re.fullmatch(r"[A-Za-z]{1,8}([-_.@][A-Za-z0-9]{1,8})*", tag):
+        raise Unusable("not a language")
+    return tag
+
+
 def flag(value: object) -> bool:
+    """A yes or a no; also of a header, such as `Sec-GPC: 1`, which OpenTelemetry writes as a list."""
+    if isinstance(value, (list, tuple)) and value:
+        value = value[0]
     found = value if isinstance(value, bool) else str(value).strip().lower()
     if found in (True, "true", "granted", "1"):
         return True
     if found in (False, "false", "denied", "0"):
         return False
     raise Unusable("neither granted nor denied")
+
+
+def commit(value: object) -> str:
+    """`conversion.commit`: what a conversion waits for."""
+    found = text(value).lower()
+    if found not in COMMITS:
+        raise Unusable(f"neither {' nor '.join(COMMITS)}")
+    return found
 
 
 def action_source(value: object) -> str:

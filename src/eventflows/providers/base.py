@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from ..conversion import Conversion, EventType
 from ..errors import ConfigurationError
+from ..semconv import CONSENT_PURPOSES
 
 DAY_NS = 24 * 3600 * 10**9
 MINUTE_NS = 60 * 10**9
@@ -148,6 +149,7 @@ class Provider:
         events: The neutral types or event names it gets; None means all.
         extra: Deep-merged into each wire event, for what is not modelled here.
         test_code: Marks requests as tests, where the platform has such a code.
+        needs_consent: The purposes that must not be denied, instead of those of the class.
 
     Raises:
         ConfigurationError: A required setting is empty, or a setting has a wrong value.
@@ -158,6 +160,7 @@ class Provider:
     events: Sequence[str] | None = None
     extra: Mapping[str, Any] | None = None
     test_code: str | None = None
+    needs_consent: Sequence[str] | None = None
 
     TYPE: ClassVar[str]
     URL: ClassVar[str]
@@ -188,6 +191,11 @@ class Provider:
             if isinstance(self.events, str) or not all(isinstance(event, str) for event in self.events):
                 raise ConfigurationError(f"{self.name}: events must be a list of conversion types or event names")
             object.__setattr__(self, "events", tuple(self.events))
+        if self.needs_consent is not None:
+            needed = self.needs_consent
+            if isinstance(needed, str) or not all(purpose in CONSENT_PURPOSES for purpose in needed):
+                raise ConfigurationError(f"{self.name}: needs_consent must be a list of {', '.join(CONSENT_PURPOSES)}")
+            object.__setattr__(self, "needs_consent", tuple(needed))
         if self.extra is not None and not isinstance(self.extra, Mapping):
             raise ConfigurationError(f"{self.name}: extra must be a mapping that is merged into each event")
 
@@ -202,6 +210,13 @@ class Provider:
     @property
     def base_url(self) -> str:
         return self.endpoint or self.URL
+
+    def for_testing(self) -> Provider | None:
+        """This provider as it is used outside production: with the platform's test code or debug endpoint.
+
+        None where the platform has none, or none is configured; its requests are then logged and not sent.
+        """
+        return self if self.test_code else None
 
     def max_age_ns(self, conversion: Conversion) -> int | None:  # noqa: ARG002 reason: providers differ by it
         """How old this conversion may be when it is sent, in nanoseconds; None is unlimited."""

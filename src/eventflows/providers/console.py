@@ -26,6 +26,9 @@ class ConsoleProvider(Provider):
     MAX_AGE_NS: ClassVar[int | None] = None
     MAX_AHEAD_NS: ClassVar[int | None] = None
 
+    def for_testing(self) -> Provider:
+        return self
+
     def encode(self, conversion: Conversion) -> Encoded:
         user = conversion.user
         event = {"event": conversion.name, "type": conversion.type.value, "id": conversion.id} | present(

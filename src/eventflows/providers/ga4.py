@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -162,9 +162,12 @@ class GA4Provider(Provider):
     def base_url(self) -> str:
         return self.endpoint or REGIONS[self.region or "us"]
 
+    def for_testing(self) -> Provider:
+        return replace(self, test_mode=True)
+
     def encode(self, conversion: Conversion) -> Encoded:
         name = self._event_name(conversion)
-        params = _params(conversion, name, self.debug_mode)
+        params = _params(conversion, name, self)
         event = {"name": name, TIME_FIELD: conversion.time_unix_nano // 1000, "params": params}
         # An app stream deduplicates nothing.
         repeatable = name in DEDUPLICATED and "transaction_id" in params and self.firebase_app_id is None
@@ -268,8 +271,11 @@ def _traces(conversion: Conversion) -> Iterator[str]:
     yield f"conversion {conversion.id}"
 
 
-def _session_id(conversion: Conversion) -> int | None:
-    match = _SESSION_ID.fullmatch(conversion.clicks.get("ga_session_id", "").strip())
+def _session_id(conversion: Conversion, measurement_id: str | None) -> int | None:
+    """The one that was recorded, else that of this stream's own cookie, `_ga_<measurement id without G->`."""
+    stream = (measurement_id or "").removeprefix("G-")
+    told = conversion.clicks.get("ga_session_id") or conversion.clicks.get(f"ga_session_id.{stream}", "")
+    match = _SESSION_ID.fullmatch(told.strip())
     return int(match[1] or match[2] or match[3]) if match else None
 
 
@@ -300,13 +306,13 @@ def _location(user: Identifiers) -> dict[str, Any]:
 # --- what ----------------------------------------------------------------------------------------------------------
 
 
-def _params(conversion: Conversion, name: str, debug_mode: bool) -> dict[str, Any]:
+def _params(conversion: Conversion, name: str, provider: GA4Provider) -> dict[str, Any]:
     """What GA4 knows comes first, so that custom properties are what the limit of 25 cuts off."""
     value = conversion.value
     params = present(
-        session_id=_session_id(conversion),
+        session_id=_session_id(conversion, provider.measurement_id),
         engagement_time_msec=_engagement_time(conversion.properties),
-        debug_mode=1 if debug_mode else None,
+        debug_mode=1 if provider.debug_mode else None,
         transaction_id=_transaction_id(conversion, name),
         currency=conversion.currency,
         value=abs(value) if value is not None and name == "refund" else value,

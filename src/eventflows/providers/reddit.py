@@ -126,6 +126,9 @@ class RedditProvider(Provider):
         """What marks the request as a test, or None."""
         return self.test_code or (getattr(self, TEST_ID_FALLBACK) if self.test_mode else None)
 
+    def for_testing(self) -> Provider | None:
+        return self if self.test_mode or self.test_code else None
+
     def encode(self, conversion: Conversion) -> Encoded:
         source = ACTION_SOURCES.get(conversion.action_source, OTHER_SOURCE)
         tracking_type = self.EVENT_NAMES.get(conversion.type, "CUSTOM")

@@ -1,0 +1,183 @@
+"""Only what really happened: with `commit: span_ok` a conversion waits for the end of the work that it was recorded in.
+
+A unit of work is a local root span, or an HTTP request that this process answers. Units lie in one another (the server span
+within the request); what an inner one lets through waits for the outer one. Only a known failure drops a conversion: where
+the end of the work does not come within the time limit, or the process ends before, it is delivered.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+
+from .conversion import Conversion
+
+SPAN_OK = "span_ok"
+IMMEDIATE = "immediate"
+COMMITS = (IMMEDIATE, SPAN_OK)
+DEFAULT_TIMEOUT = 300.0
+SPAN_FAILED = "span failed"
+_keeping = threading.RLock()  # re-entrant, since a signal handler may record a conversion; held for an assignment only
+
+
+class UnitOfWork:
+    """Work that succeeds or fails as a whole.
+
+    Attributes:
+        outer: The unit that this one is a part of, if any.
+        owner: The context of the span that it is, compared by identity; None for a request.
+        failed: Whether it is known to have failed; may become true at any time before the end.
+    """
+
+    __slots__ = ("_held", "ended", "failed", "outer", "owner")
+
+    def __init__(self, owner: object = None, outer: UnitOfWork | None = None) -> None:
+        self.owner = owner
+        self.outer = outer
+        self.failed = False
+        self.ended = False
+        self._held: dict[object, Ticket] | None = None  # most work records no conversion
+
+    def keep(self, ticket: Ticket) -> None:
+        """Have the ticket told of the end; at once where that has been already."""
+        with _keeping:
+            ended = self.ended
+            if self._held is None:
+                self._held = {}
+            again = not ended and self._held.setdefault(ticket.key, ticket) is not ticket
+        if ended:
+            self._tell(ticket)
+        elif again:
+            ticket.settle(Fate.DUPLICATE)
+
+    def end(self) -> None:
+        """The work is over; what it held goes on, or is dropped where it failed."""
+        with _keeping:
+            self.ended = True
+            held, self._held = self._held, None
+        for ticket in held.values() if held else ():
+            self._tell(ticket)
+
+    def _tell(self, ticket: Ticket) -> None:
+        if self.failed:
+            ticket.settle(Fate.FAILED)
+        elif self.outer is not None:
+            self.outer.keep(ticket)
+        else:
+            ticket.settle(Fate.DELIVER)
+
+
+SCOPE = "_eventflows_scope"
+"""The attribute of a span object that says what the span is a part of (`eventflows.context.Scope`)."""
+
+
+def unit_of(span: object) -> UnitOfWork | None:
+    """The unit of work that a local span is a part of, where it is known."""
+    unit = getattr(getattr(span, SCOPE, None), "unit", None)
+    return unit if isinstance(unit, UnitOfWork) else None
+
+
+class Fate(Enum):
+    """How the waiting of a conversion ends."""
+
+    DELIVER = "deliver"
+    FAILED = "failed"
+    DUPLICATE = "duplicate"  # it waits here already, having come by another way
+
+
+class Ticket:
+    """A conversion that waits; it is settled once, whoever comes first: the end of the work, the time limit, the shutdown."""
+
+    __slots__ = ("_settled", "_settler", "conversion", "deadline", "key")
+
+    def __init__(
+        self, key: object, conversion: Conversion, deadline: float, settler: Callable[[Ticket, Fate], None]
+    ) -> None:
+        self.key = key
+        self.conversion = conversion
+        self.deadline = deadline
+        self._settler = settler
+        self._settled: list[None] = [None]
+
+    def settle(self, fate: Fate) -> None:
+        try:
+            self._settled.pop()  # atomic: of two threads one finds it empty
+        except IndexError:
+            return
+        self._settler(self, fate)
+
+
+class WaitingRoom:
+    """The conversions of one pipeline that wait for the end of their work.
+
+    Args:
+        settle: Told each conversion's fate once.
+        timeout: Seconds after which one that was told nothing is delivered.
+    """
+
+    def __init__(self, settle: Callable[[Conversion, Fate], None], timeout: float) -> None:
+        self._settle = settle
+        self._timeout = timeout
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from nothing: in a new pipeline and in a forked child, whose parent keeps what waited before."""
+        self._waiting: dict[Ticket, None] = {}  # in order of their deadlines, as the timeout is the same for all
+        self._changed = threading.Condition(threading.RLock())
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def hold(self, conversion: Conversion, unit: UnitOfWork) -> None:
+        """Let the conversion wait for the end of this unit, and of those that it is a part of."""
+        ticket = Ticket((id(self), conversion.key), conversion, time.monotonic() + self._timeout, self._settled)
+        with self._changed:
+            if not self._closed:
+                self._waiting[ticket] = None
+                if self._thread is None:
+                    self._start()
+        if self._closed:
+            ticket.settle(Fate.DELIVER)
+        else:
+            unit.keep(ticket)
+
+    def close(self) -> None:
+        """No more waiting: what is left is delivered."""
+        with self._changed:
+            self._closed = True
+            left = list(self._waiting)
+            self._changed.notify_all()
+        for ticket in left:
+            ticket.settle(Fate.DELIVER)
+
+    def _settled(self, ticket: Ticket, fate: Fate) -> None:
+        with self._changed:
+            self._waiting.pop(ticket, None)
+        self._settle(ticket.conversion, fate)
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._watch, name="EventFlows-commit", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down; the pipeline's own shutdown follows
+            return
+        self._thread = thread
+
+    def _watch(self) -> None:
+        """Deliver what has waited too long. Ends after a time without work; the next conversion starts it again."""
+        while True:
+            with self._changed:
+                if not self._waiting and not self._closed:
+                    self._changed.wait(self._timeout)  # no later than the deadline of whatever comes now
+                if self._closed or not self._waiting:
+                    self._thread = None
+                    return
+                overdue = next(iter(self._waiting))
+                if (left := overdue.deadline - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                    continue
+            overdue.settle(Fate.DELIVER)

@@ -1,0 +1,323 @@
+"""What surrounds a conversion: its span, the HTTP server span and the local root around that, the visitor, the baggage.
+
+An event takes from here what it does not carry itself. Spans are followed from their start, by the span processor where they
+are recorded and by the instrumentor where a sampler dropped them, since nobody else remembers what an unsampled span was about.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from opentelemetry import baggage, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from . import semconv as sc
+from .commit import SCOPE, UnitOfWork
+from .cookies import clicks_of_cookies, clicks_of_query
+from .pii import Unusable
+from .proxies import client_address
+from .request import READERS
+from .values import click_id, header
+from .visitor import Visitor, current_settings, current_visitor
+
+_STATUS_CODES = ("http.response.status_code", "http.status_code")
+_METHODS = ("http.request.method", "http.method")
+_PEERS = ("client.address", "http.client_ip", "net.peer.ip", "net.sock.peer.addr", "network.peer.address")
+_OTHERS: Mapping[str, tuple[str, ...]] = {
+    sc.USER_AGENT: (
+        "user_agent.original",
+        "http.user_agent",
+        "http.request.header.user-agent",
+        "http.request.header.user_agent",
+    ),
+    sc.REFERER: ("http.request.header.referer",),
+    sc.LANGUAGE: ("browser.language", "http.request.header.accept-language", "http.request.header.accept_language"),
+    sc.SEC_GPC: ("http.request.header.sec-gpc", "http.request.header.sec_gpc"),
+    sc.SESSION_ID: ("session.id",),
+    sc.SYNTHETIC_TYPE: ("user_agent.synthetic.type",),
+}
+"""Attribute of a conversion → the names it has on HTTP server spans, by the stable and by the former conventions."""
+
+
+class Scope:
+    """What a span is a part of.
+
+    Attributes:
+        unit: The local root span, as a unit of work.
+        server: The enclosing HTTP server span, or the attributes it started with where it is not recorded.
+        visitor: Whose request was being answered when the span started.
+        mixed: Conversions were recorded on behalf of other visitors meanwhile; which those were cannot be told afterwards.
+    """
+
+    __slots__ = ("mixed", "server", "unit", "visitor")
+
+    def __init__(self, unit: UnitOfWork, server: Any = None, visitor: Visitor | None = None) -> None:
+        self.unit = unit
+        self.server = server
+        self.visitor = visitor
+        self.mixed = False
+
+
+def scope_of(span: object) -> Scope | None:
+    """What a span is a part of, where its start was seen."""
+    return getattr(span, SCOPE, None)
+
+
+def follow(span: Any, parent: Any, kind: SpanKind | None, server: Any, attributes: Mapping[str, Any] | None) -> Scope:
+    """Remember what a span that has just started is a part of.
+
+    Args:
+        parent: The span that was current in its context.
+        server: What to keep of it should it be an HTTP server span: itself, or its attributes.
+        attributes: Those it started with.
+    """
+    known = scope_of(span)
+    if known is not None:
+        return known
+    around = scope_of(parent)
+    is_server = kind is SpanKind.SERVER or (
+        kind is SpanKind.INTERNAL and attributes is not None and any(name in attributes for name in _METHODS)
+    )
+    if around is None:
+        visitor = current_visitor()
+        outer = visitor.unit if visitor is not None else None
+        around = Scope(UnitOfWork(span.get_span_context(), outer), server if is_server else None, visitor)
+    elif is_server:
+        around = Scope(around.unit, server, current_visitor() or around.visitor)
+    with suppress(AttributeError):
+        setattr(span, SCOPE, around)
+    return around
+
+
+def ended(scope: Scope, span: Any) -> None:
+    """A recorded span has ended; where it is the local root, so has its unit of work."""
+    unit = scope.unit
+    if unit.owner is not span.context:
+        return
+    unit.failed = unit.failed or span.status.status_code is StatusCode.ERROR or _is_server_error(span.attributes)
+    unit.end()
+
+
+def _is_server_error(attributes: Mapping[str, Any] | None) -> bool:
+    codes = (attributes.get(name) for name in _STATUS_CODES) if attributes else ()
+    return any(isinstance(code, int) and code >= 500 for code in codes)
+
+
+# The exception that leaves a span's `with` block makes `use_span` set the status, but only of a span that is recorded.
+_USE_SPAN = getattr(getattr(trace.use_span, "__wrapped__", None), "__code__", None)
+
+
+class UnsampledRoot(trace.NonRecordingSpan):
+    """A local root span that the sampler dropped, but for whether it failed."""
+
+    def __init__(self, context: trace.SpanContext, status_on_exception: bool) -> None:
+        super().__init__(context)
+        self._status = StatusCode.UNSET
+        self._status_on_exception = status_on_exception
+        self._handled = sys.exc_info()[1]  # what was being handled when the work began is none of its failures
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:  # noqa: ARG002
+        code = status.status_code if isinstance(status, Status) else status
+        if self._status is not StatusCode.OK and code is not StatusCode.UNSET:  # as the SDK does it
+            self._status = code
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        if key in _STATUS_CODES and isinstance(value, int) and value >= 500:
+            self._status = StatusCode.ERROR
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+
+    def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
+        scope = scope_of(self)
+        if scope is None or scope.unit.ended or scope.unit.owner is not self.get_span_context():
+            return
+        leaves_with = sys.exc_info()[1] if sys._getframe(1).f_code is _USE_SPAN else None
+        if self._status_on_exception and isinstance(leaves_with, Exception) and leaves_with is not self._handled:
+            self.set_status(StatusCode.ERROR)
+        scope.unit.failed = scope.unit.failed or self._status is StatusCode.ERROR
+        scope.unit.end()
+
+
+def follow_unsampled(
+    span: trace.NonRecordingSpan,
+    parent: trace.Span,
+    kind: SpanKind | None,
+    attributes: Mapping[str, Any] | None,
+    status_on_exception: bool,
+) -> trace.Span:
+    """Remember what a span that the sampler dropped is a part of.
+
+    Returns:
+        The span to use in its place.
+    """
+    if not span.get_span_context().is_valid:  # a disabled tracer's
+        return span
+    if scope_of(parent) is None:
+        span = UnsampledRoot(span.get_span_context(), status_on_exception)
+    follow(span, parent, kind, attributes or {}, attributes)
+    return span
+
+
+# --- what it all tells of a conversion
+
+
+class Surroundings:
+    """What a conversion may take from around it.
+
+    Attributes:
+        attributes: Semantic attributes with clean values.
+        unit: The innermost unit of work that it is a part of.
+    """
+
+    __slots__ = ("attributes", "unit")
+
+    def __init__(self, attributes: Mapping[str, Any], unit: UnitOfWork | None) -> None:
+        self.attributes = attributes
+        self.unit = unit
+
+
+NOTHING = Surroundings({}, None)
+
+
+def around(span: Any = None, context: Context | None = None) -> Surroundings:
+    """What surrounds a conversion that is recorded on this span, or in this context.
+
+    The visitor's request says most, then come the span, the HTTP server span and the baggage. A visitor restored by
+    `visitor_context` stands alone: spans and baggage then are of another request.
+
+    Args:
+        span: The span with the event; None is the context's.
+        context: None is the current one.
+    """
+    if span is None:
+        span = trace.get_current_span(context)
+    scope = scope_of(span)
+    visitor = current_visitor(context)
+    if visitor is None and scope is not None:
+        visitor = scope.visitor
+    unit = scope.unit if scope is not None else None
+    if visitor is not None and visitor.unit is not None and (unit is None or visitor.unit.outer is unit):
+        unit = visitor.unit
+    if visitor is not None and visitor.explicit:
+        return Surroundings(visitor.attributes, unit)
+    found = _known(visitor, span, scope)
+    for key, value in baggage.get_all(context).items():
+        name = key.removeprefix(sc.CONVERSION_CLICK)
+        if name in sc.CLICK_IDS and sc.CONVERSION_CLICK + name not in found:
+            with suppress(Unusable):
+                found[sc.CONVERSION_CLICK + name] = click_id(value)
+    return Surroundings(found, unit)
+
+
+def around_ended(span: Any, scope: Scope | None) -> Surroundings:
+    """What surrounded the events of a span that has ended: what is current by now has nothing to do with them.
+
+    Args:
+        scope: What the span was a part of, as far as it is known.
+    """
+    if scope is None:
+        return Surroundings(_known(None, span, None), None)
+    return Surroundings({} if scope.mixed else _known(scope.visitor, span, scope), scope.unit)
+
+
+def _known(visitor: Visitor | None, span: Any, scope: Scope | None) -> dict[str, Any]:
+    found = dict(visitor.attributes) if visitor is not None else {}
+    server = scope.server if scope is not None else None
+    if (own := _recorded(span)) is not None and span is not server:
+        _take(found, own, http=getattr(span, "kind", None) is SpanKind.SERVER)
+    if server is not None:
+        attributes = server if isinstance(server, Mapping) else _recorded(server)
+        if attributes is not None:
+            _take(found, attributes, http=True)
+    return found
+
+
+def visitor_snapshot() -> dict[str, Any]:
+    """What is known of the current visitor, as a JSON-able dict: store it with the order, and restore it with
+    `visitor_context`.
+
+    It holds the address, user agent, URL, click ids and consent, and never who the visitor is by name, e-mail or phone.
+    """
+    return dict(around().attributes)
+
+
+def _recorded(span: Any) -> Mapping[str, Any] | None:
+    """The attributes of a recorded span; not of one for an outgoing request, which tell of another server."""
+    if getattr(span, "kind", None) in (SpanKind.CLIENT, SpanKind.PRODUCER):
+        return None
+    attributes = getattr(span, "attributes", None)
+    return attributes if isinstance(attributes, Mapping) else None
+
+
+def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((attributes[name] for name in names if attributes.get(name) not in (None, "", (), [])), None)
+
+
+def _take(found: dict[str, Any], attributes: Mapping[str, Any], *, http: bool) -> None:
+    """Add what a span says beyond what is known already.
+
+    Args:
+        http: It is the HTTP server span, whose peer may be a proxy and whose URL may be in pieces.
+    """
+    given: dict[str, Any] = {}
+    for key, names in _OTHERS.items():
+        if key not in found:
+            given[key] = _first(attributes, names)
+    if sc.CLIENT_ADDRESS not in found:
+        given[sc.CLIENT_ADDRESS] = _address(attributes) if http else attributes.get(sc.CLIENT_ADDRESS)
+    if sc.URL_FULL not in found:
+        given[sc.URL_FULL] = _url(attributes) if http else attributes.get(sc.URL_FULL)
+    for key, value in given.items():
+        if value is not None:
+            with suppress(Unusable):
+                found[key] = READERS[key](value)
+    if http and (url := found.get(sc.URL_FULL)):
+        for name, value in clicks_of_query(url.partition("?")[2]).items():
+            found.setdefault(sc.CONVERSION_CLICK + name, value)
+    if cookie := attributes.get("http.request.header.cookie"):
+        with suppress(Unusable):
+            for name, value in clicks_of_cookies(header(cookie)).items():
+                found.setdefault(sc.CONVERSION_CLICK + name, value)
+
+
+def _address(attributes: Mapping[str, Any]) -> str | None:
+    """Whose address a server span has: the client's, unless that is a trusted proxy's and only headers know more."""
+    peer = _first(attributes, _PEERS)
+    forwarded_for, forwarded = (
+        header(value) if (value := _first(attributes, names)) is not None else None
+        for names in (
+            ("http.request.header.x-forwarded-for", "http.request.header.x_forwarded_for"),
+            ("http.request.header.forwarded",),
+        )
+    )
+    trusted = current_settings().trusted_proxies
+    address = client_address(peer if isinstance(peer, str) else None, forwarded_for, forwarded, trusted)
+    if trusted and address is not None and forwarded_for is None and forwarded is None:
+        # Without the headers a proxy's address is all there is, and that is nobody's.
+        return client_address(address, "unknown", None, trusted)
+    return address
+
+
+def _url(attributes: Mapping[str, Any]) -> str | None:
+    if (whole := _first(attributes, ("url.full", "http.url"))) is not None:
+        return str(whole)
+    host = _first(attributes, ("http.request.header.host", "http.host"))
+    if host is not None:
+        host = header(host)
+    else:
+        host = _first(attributes, ("server.address", "http.server_name", "net.host.name"))
+        port = _first(attributes, ("server.port", "net.host.port"))
+        if host is not None and port not in (None, 80, 443):
+            host = f"{host}:{port}"
+    scheme = _first(attributes, ("url.scheme", "http.scheme"))
+    target = _first(attributes, ("http.target",))
+    if target is None and (path := _first(attributes, ("url.path",))) is not None:
+        query = _first(attributes, ("url.query",))
+        target = f"{path}?{query}" if query else path
+    return f"{scheme}://{host}{target}" if scheme and host and target else None

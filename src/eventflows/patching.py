@@ -1,0 +1,62 @@
+"""Wrapping other people's functions, now or once their module is imported, and taking all of it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import wrapt
+
+Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
+"""`wrapper(wrapped, instance, args, kwargs)`, as wrapt calls it."""
+
+
+class Patches:
+    """The functions that one feature has wrapped.
+
+    Everything of wrapt is called by position, as versions 1 and 2 name their parameters differently.
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+        self.active = True
+
+    def wrap(self, owner: Any, name: str, wrapper: Wrapper) -> None:
+        """Wrap a method that `owner` itself defines."""
+        original = owner.__dict__[name]
+        wrapped = wrapt.FunctionWrapper(original, wrapper)
+        setattr(owner, name, wrapped)
+        self._undo.append(partial(_restore, owner, name, wrapped, original))
+
+    def wrap_later(self, module: str, owner: str, name: str, wrapper: Wrapper) -> None:
+        """Wrap a method once its module is imported; at once where it is already."""
+
+        def imported(found: ModuleType) -> None:
+            kind = getattr(found, owner, None)
+            if self.active and kind is not None and name in vars(kind):
+                self.wrap(kind, name, wrapper)
+
+        wrapt.register_post_import_hook(imported, module)
+
+    def when_imported(self, module: str, do: Callable[[ModuleType], Callable[[], None]]) -> None:
+        """Have something done once a module is imported; `do` returns what undoes it."""
+
+        def imported(found: ModuleType) -> None:
+            if self.active:
+                self._undo.append(do(found))
+
+        wrapt.register_post_import_hook(imported, module)
+
+    def undo(self) -> None:
+        """Restore everything, the latest first. A function that others have wrapped since keeps their wrapper, and ours in
+        it."""
+        self.active = False
+        while self._undo:
+            self._undo.pop()()
+
+
+def _restore(owner: Any, name: str, wrapped: object, original: object) -> None:
+    if owner.__dict__.get(name) is wrapped:
+        setattr(owner, name, original)

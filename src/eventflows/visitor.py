@@ -1,0 +1,309 @@
+"""The visitor: what one HTTP request tells of the person who sent it, kept beside it for the conversions recorded meanwhile.
+
+The request is read once, and only when a conversion asks. Nothing of it is put on spans. `WSGIMiddleware` and
+`ASGIMiddleware` keep it for an app; the instrumentor does the same without code for Flask, Django and Starlette (hence
+FastAPI).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.trace import get_current_span
+
+from .commit import SCOPE, UnitOfWork, unit_of
+from .log import Notices
+from .proxies import Network, networks
+from .request import attributes_of, head_of_environ, head_of_scope, read_attributes
+
+REQUEST_KEY = "eventflows.visitor"
+"""Where a WSGI environ or ASGI scope carries its visitor."""
+_notices = Notices()
+
+
+@dataclass(frozen=True, slots=True)
+class VisitorSettings:
+    """What the configuration says about reading requests.
+
+    Attributes:
+        trusted_proxies: Networks of the proxies whose forwarding headers are believed.
+        baggage: Whether click ids travel in the W3C baggage of requests to `baggage_hosts`, and to no other host.
+        baggage_hosts: Host names; one that starts with a dot stands for all names that end so.
+    """
+
+    trusted_proxies: tuple[Network, ...] = ()
+    baggage: bool = False
+    baggage_hosts: tuple[str, ...] = ()
+
+
+class Visitor:
+    """What is known of a visitor, as semantic attributes with clean values.
+
+    Args:
+        read: Gives the attributes; called once, with the first conversion.
+        unit: The request, as a unit of work.
+        explicit: Restored by `visitor_context`: the request under way is then somebody else's.
+    """
+
+    __slots__ = ("_known", "_read", "explicit", "unit")
+
+    def __init__(
+        self, read: Callable[[], dict[str, Any]], unit: UnitOfWork | None = None, *, explicit: bool = False
+    ) -> None:
+        self._read = read
+        self._known: dict[str, Any] | None = None
+        self.unit = unit
+        self.explicit = explicit
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        known = self._known
+        if known is None:
+            try:
+                known = self._read()
+            except Exception as problem:  # noqa: BLE001 reason: a request may hold anything, and the app must not suffer
+                _notices.warn("visitor", "a request could not be read for its visitor: %s", type(problem).__name__)
+                known = {}
+            self._known = known
+        return known
+
+
+# --- which visitor
+
+_of_request: ContextVar[Visitor | None] = ContextVar("eventflows-visitor", default=None)
+_OTEL_KEY = otel_context.create_key("eventflows-visitor")
+_settings = VisitorSettings()
+
+
+def use_settings(settings: VisitorSettings) -> None:
+    """What middleware without settings of its own goes by: those of the running pipeline."""
+    global _settings
+    _settings = settings
+
+
+def current_settings() -> VisitorSettings:
+    return _settings
+
+
+def current_visitor(context: otel_context.Context | None = None) -> Visitor | None:
+    """The visitor that an OpenTelemetry context carries, else the one whose request this code answers.
+
+    Args:
+        context: None is the current one.
+    """
+    carried = otel_context.get_value(_OTEL_KEY, context)
+    return carried if isinstance(carried, Visitor) else _of_request.get()
+
+
+class Visiting:
+    """From here on conversions are this visitor's, in this context and in those that are made from it."""
+
+    def __init__(self, visitor: Visitor) -> None:
+        self._visitor = visitor
+        if (scope := getattr(get_current_span(), SCOPE, None)) is not None:
+            scope.mixed = True
+        self._token = _of_request.set(visitor)
+        self._otel_token = otel_context.attach(otel_context.set_value(_OTEL_KEY, visitor))
+
+    def leave(self) -> None:
+        otel_context.detach(self._otel_token)
+        with suppress(ValueError):
+            _of_request.reset(self._token)
+
+    def end(self) -> None:
+        """Leave, and end the visitor's unit of work."""
+        self.leave()
+        if self._visitor.unit is not None:
+            _answered(self._visitor.unit)
+
+
+@contextmanager
+def visitor_context(snapshot: Mapping[str, Any] | None) -> Iterator[None]:
+    """Record conversions on behalf of this visitor, and of no other: not of the request that is being answered.
+
+    Args:
+        snapshot: From `visitor_snapshot`; its unusable parts are left out. None is a visitor of whom nothing is known.
+    """
+    known = read_attributes(snapshot)
+    above = current_visitor()
+    visiting = Visiting(Visitor(lambda: known, above.unit if above is not None else None, explicit=True))
+    try:
+        yield
+    finally:
+        visiting.leave()
+
+
+def visitor_update(attributes: Mapping[str, Any]) -> None:
+    """Tell more of the current visitor, such as the choices made in the consent banner; it counts from here on.
+
+    Args:
+        attributes: `conversion.consent.*`, `conversion.limited_data_use`, `conversion.click.*`, `user.id`, `session.id`,
+        `geo.*`
+            and the attributes of the request. Others are left out.
+    """
+    visitor = current_visitor()
+    if visitor is None:
+        _notices.warn("update", "visitor_update was called where no request is being answered; it has no effect")
+        return
+    known = visitor.attributes
+    visitor._known = {**known, **read_attributes(attributes)}
+
+
+def _networks(given: Iterable[str] | None) -> tuple[Network, ...] | None:
+    return None if given is None else networks(given)
+
+
+def _trusted(given: Sequence[Network] | None) -> Sequence[Network]:
+    return _settings.trusted_proxies if given is None else given
+
+
+def _answered(unit: UnitOfWork) -> None:
+    if (
+        unit.failed and unit.outer is not None
+    ):  # a span around a failed request failed as well, but no sampler tells it so
+        unit.outer.failed = True
+    unit.end()
+
+
+# --- WSGI
+
+WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class WSGIMiddleware:
+    """Keeps the visitor of each request for the conversions recorded while it is answered.
+
+    Args:
+        app: The WSGI application.
+        trusted_proxies: Addresses and networks of the proxies before the app; None takes the setting
+            `visitor.trusted_proxies` of the running pipeline.
+
+    Raises:
+        ConfigurationError: A proxy is neither address, network nor a known name.
+    """
+
+    def __init__(self, app: WSGIApp, trusted_proxies: Iterable[str] | None = None) -> None:
+        self._app = app
+        self._trusted = _networks(trusted_proxies)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return answer_wsgi(self._app, environ, start_response, self._trusted)
+
+
+def answer_wsgi(
+    app: WSGIApp,
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    trusted: Sequence[Network] | None = None,
+) -> Iterable[bytes]:
+    """Have the app answer a request, with its visitor kept meanwhile."""
+    if REQUEST_KEY in environ:
+        return app(environ, start_response)
+    unit = UnitOfWork(None, unit_of(get_current_span()))
+    head = head_of_environ(environ)
+    visitor = Visitor(lambda: attributes_of(head, _trusted(trusted)), unit)
+    environ[REQUEST_KEY] = visitor
+    token = _of_request.set(visitor)
+
+    def started(status: str, *args: Any) -> Any:
+        unit.failed = status.startswith("5")
+        return start_response(status, *args)
+
+    def over() -> None:
+        with suppress(ValueError):  # the body was closed in another context
+            _of_request.reset(token)
+        _answered(unit)
+
+    try:
+        body = app(environ, started)
+    except BaseException as problem:
+        unit.failed = unit.failed or isinstance(problem, Exception)
+        over()
+        raise
+    if isinstance(body, (list, tuple, environ.get("wsgi.file_wrapper", ()))):
+        over()
+        return body
+    return _Body(body, unit, over)
+
+
+class _Body:
+    """A response body that is being sent; conversions may be recorded until it is closed."""
+
+    def __init__(self, body: Iterable[bytes], unit: UnitOfWork, over: Callable[[], None]) -> None:
+        self._body = body
+        self._unit = unit
+        self._over = over
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            if close := getattr(self._body, "close", None):
+                close()
+        except Exception:
+            self._unit.failed = True
+            raise
+        finally:
+            self._over()
+
+
+# --- ASGI
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class ASGIMiddleware:
+    """As `WSGIMiddleware`, for an ASGI application; also for the handshake of a WebSocket."""
+
+    def __init__(self, app: ASGIApp, trusted_proxies: Iterable[str] | None = None) -> None:
+        self._app = app
+        self._trusted = _networks(trusted_proxies)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        await answer_asgi(self._app, scope, receive, send, self._trusted)
+
+
+async def answer_asgi(
+    app: ASGIApp,
+    scope: MutableMapping[str, Any],
+    receive: Receive,
+    send: Send,
+    trusted: Sequence[Network] | None = None,
+) -> None:
+    """Have the app answer a request, with its visitor kept meanwhile."""
+    if scope.get("type") not in ("http", "websocket") or REQUEST_KEY in scope:
+        await app(scope, receive, send)
+        return
+    # A WebSocket lasts too long to be a unit of work.
+    unit = UnitOfWork(None, unit_of(get_current_span())) if scope["type"] == "http" else None
+    received_at = time.time_ns()
+    visitor = Visitor(lambda: attributes_of(head_of_scope(scope, received_at), _trusted(trusted)), unit)
+    scope[REQUEST_KEY] = visitor
+    token = _of_request.set(visitor)
+
+    async def sent(message: Message) -> None:
+        if unit is not None and message["type"] == "http.response.start":
+            unit.failed = message["status"] >= 500
+        await send(message)
+
+    try:
+        await app(scope, receive, sent)
+    except Exception:
+        if unit is not None:
+            unit.failed = True
+        raise
+    finally:
+        with suppress(ValueError):
+            _of_request.reset(token)
+        if unit is not None:
+            _answered(unit)

@@ -1,0 +1,102 @@
+"""Attaching the pipeline to OpenTelemetry's providers, and the test at start that sealing comes before everybody else."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from .config import Settings
+from .errors import ConfigurationError
+from .log import logger
+from .pipeline import Pipeline, rehearsal
+from .processor import EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
+from .sdk import has_log_processor, has_span_processor, put_first, remove_log_processor, remove_span_processor
+
+_EVENT = "Purchase"
+_CANARY = "canary@eventflows.invalid"
+
+
+def seal_logs(provider: LoggerProvider, pipeline: Pipeline) -> EventFlowsLogRecordProcessor | None:
+    """Have the provider's records sealed before its other processors see them.
+
+    Returns:
+        The processor; None where the provider has one already.
+
+    Raises:
+        ConfigurationError: This cannot be, and `privacy.strict` is set.
+    """
+    if has_log_processor(provider, EventFlowsLogRecordProcessor):
+        return None
+    processor = EventFlowsLogRecordProcessor(pipeline)
+    if not put_first(provider, processor):
+        remove_log_processor(provider, processor)
+        provider.add_log_record_processor(processor)
+        cannot_seal(
+            pipeline, "this LoggerProvider lets no processor be first, so those before ours see raw personal data"
+        )
+    pipeline.attach(processor, partial(remove_log_processor, provider, processor))
+    return processor
+
+
+def follow_spans(provider: TracerProvider, pipeline: Pipeline) -> EventFlowsSpanProcessor | None:
+    """Have the provider's spans followed; None where they are already."""
+    if has_span_processor(provider, EventFlowsSpanProcessor):
+        return None
+    processor = EventFlowsSpanProcessor(pipeline)
+    provider.add_span_processor(processor)
+    pipeline.attach(processor, partial(remove_span_processor, provider, processor))
+    return processor
+
+
+def cannot_seal(pipeline: Pipeline, problem: str) -> None:
+    """Say so loudly; with `privacy.strict` stop.
+
+    Raises:
+        ConfigurationError: `privacy.strict` is set.
+    """
+    if pipeline.settings.privacy.strict:
+        pipeline.shutdown(0)
+        raise ConfigurationError(f"privacy.strict: {problem}")
+    logger.error("EventFlows cannot keep personal data from others: %s", problem)
+
+
+class _Witness(LogRecordProcessor):
+    """A processor that was there before ours, and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.seen = ""
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        self.seen += repr(dict(log_record.log_record.attributes or {}))
+
+    def shutdown(self) -> None:
+        """It holds nothing."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 reason: the SDK's signature
+        return True
+
+
+RAW_LOGS = "with this OpenTelemetry SDK a log processor that was registered before ours sees raw attributes"
+RAW_SPANS = "with this OpenTelemetry SDK span.add_event cannot be caught"
+
+
+def logs_are_sealed_first() -> bool:
+    """Whether, with the installed SDK, a processor registered before ours sees a record sealed. It is not delivered."""
+    with rehearsal(Settings(providers=())) as scratch:
+        witness, provider = _Witness(), LoggerProvider()
+        provider.add_log_record_processor(witness)
+        put_first(provider, EventFlowsLogRecordProcessor(scratch))
+        provider.get_logger(__name__).emit(event_name=_EVENT, attributes={"user.email": _CANARY})
+    return bool(witness.seen) and _CANARY not in witness.seen
+
+
+def span_events_are_sealed() -> bool:
+    """Whether, with the instrumentor on, a recorded span holds a conversion's event sealed. Nothing of this is delivered."""
+    with rehearsal(Settings(providers=())):
+        span = TracerProvider(sampler=ALWAYS_ON).get_tracer(__name__).start_span("self-test")
+        span.add_event(_EVENT, {"user.email": _CANARY})
+        seen = repr([dict(event.attributes or {}) for event in getattr(span, "events", ())])
+    return "conversion.id" in seen and _CANARY not in seen

@@ -1,0 +1,270 @@
+"""`commit: span_ok`: an order whose request fails is not reported, and one that succeeds is never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry._logs import get_logger
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+import eventflows
+from eventflows import ConfigurationError, EventFlowsInstrumentor
+from eventflows.pipeline import Pipeline
+from eventflows.providers.console import ConsoleProvider
+from tests.test_visitor import by_asgi, by_wsgi
+
+FAILED = {"span failed": 1}
+
+
+@pytest.fixture(params=[ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "unsampled"])
+def tracer(request: pytest.FixtureRequest) -> Iterator[trace.Tracer]:
+    """A tracer of an instrumented app, with commit: span_ok."""
+    trace.set_tracer_provider(TracerProvider(sampler=request.param))
+    eventflows.configure([ConsoleProvider()], commit="span_ok")
+    EventFlowsInstrumentor().instrument()
+    yield trace.get_tracer("app")
+    EventFlowsInstrumentor().uninstrument()
+
+
+def counts() -> tuple[int, dict[str, int]]:
+    """Delivered and filtered, once all is settled."""
+    pipeline = eventflows.pipeline.current()
+    assert isinstance(pipeline, Pipeline)
+    assert pipeline.force_flush(5_000)
+    stats = pipeline.stats()["console"]
+    assert stats.captured == stats.delivered + sum(stats.filtered.values())
+    return stats.delivered, dict(stats.filtered)
+
+
+def purchase(order: str = "1", **attributes: Any) -> None:
+    eventflows.get_tracer("app").add_event("Purchase", {"order_id": order, **attributes})
+
+
+def test_it_waits_for_the_local_root_and_goes_when_that_ends_well(tracer: trace.Tracer) -> None:
+    pipeline = eventflows.pipeline.current()
+    assert pipeline is not None
+    with tracer.start_as_current_span("root"):
+        with tracer.start_as_current_span("inner") as span:
+            purchase("1")
+            get_logger("app").emit(event_name="Purchase", attributes={"order_id": "2"})
+            span.add_event("Purchase", {"order_id": "3"})
+        assert pipeline.waiting == 3
+        assert not pipeline.force_flush(100)
+        assert pipeline.stats()["console"].captured == 0
+    assert pipeline.waiting == 0
+    assert counts() == (3, {})
+
+
+def test_an_exception_that_leaves_the_root_drops_it(tracer: trace.Tracer) -> None:
+    with suppress(ValueError), tracer.start_as_current_span("root"), tracer.start_as_current_span("inner"):
+        purchase()
+        raise ValueError("card declined")
+    assert counts() == (0, FAILED)
+
+
+def test_an_error_that_is_handled_below_the_root_drops_nothing(tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("root"):
+        try:
+            with tracer.start_as_current_span("recommendations"):
+                raise ValueError("no matter")
+        except ValueError:
+            with tracer.start_as_current_span("fallback"):
+                purchase()
+    assert counts() == (1, {})
+
+
+def test_a_root_within_an_exception_handler_is_not_a_failure(tracer: trace.Tracer) -> None:
+    try:
+        raise ValueError("earlier")
+    except ValueError:
+        with tracer.start_as_current_span("root"):
+            purchase("1")
+        span = tracer.start_span("root")
+        with trace.use_span(span):
+            purchase("2")
+        span.end()
+    assert counts() == (2, {})
+
+
+@pytest.mark.parametrize("status", [StatusCode.ERROR, Status(StatusCode.ERROR, "declined")])
+def test_a_root_with_status_error_drops_it(tracer: trace.Tracer, status: Any) -> None:
+    with tracer.start_as_current_span("root") as span:
+        purchase()
+        span.set_status(status)
+    assert counts() == (0, FAILED)
+
+
+@pytest.mark.parametrize("attribute", ["http.status_code", "http.response.status_code"])
+@pytest.mark.parametrize(("code", "expected"), [(500, (0, FAILED)), (503, (0, FAILED)), (404, (1, {})), (201, (1, {}))])
+def test_an_http_5xx_of_the_root_drops_it(tracer: trace.Tracer, attribute: str, code: int, expected: Any) -> None:
+    with tracer.start_as_current_span("POST", kind=SpanKind.SERVER) as span:
+        purchase()
+        span.set_attribute(attribute, code)
+    assert counts() == expected
+
+
+def test_a_retry_of_the_failed_order_is_delivered(tracer: trace.Tracer) -> None:
+    """The same order has the same id; that the first attempt failed must not make the second a duplicate."""
+    for fails in (True, False):
+        with tracer.start_as_current_span("root") as span:
+            purchase("4711")
+            span.set_status(StatusCode.ERROR if fails else StatusCode.OK)
+    assert counts() == (1, FAILED)
+
+
+@pytest.mark.parametrize("way", [by_wsgi, by_asgi])
+@pytest.mark.parametrize("inside", [True, False], ids=["span", "no span"])
+def test_a_5xx_answer_drops_it_with_and_without_a_span(tracer: trace.Tracer, way: Any, inside: bool) -> None:
+    """The request is a unit of work, also where its span ends before the status is known."""
+
+    def handler() -> None:
+        if inside:
+            with tracer.start_as_current_span("POST", kind=SpanKind.SERVER):
+                purchase("1")
+        else:
+            purchase("1")
+
+    way(handler, status="500 Oh" if way is by_wsgi else 500)
+    assert counts() == (0, FAILED)
+    way(handler, status="302 Found" if way is by_wsgi else 302)
+    assert counts() == (1, FAILED)
+
+
+@pytest.mark.parametrize("way", [by_wsgi, by_asgi])
+def test_an_exception_that_leaves_the_app_drops_it(tracer: trace.Tracer, way: Any) -> None:
+    def handler() -> None:
+        purchase()
+        raise ValueError("rolled back")
+
+    with pytest.raises(ValueError, match="rolled back"):
+        way(handler)
+    assert counts() == (0, FAILED)
+
+
+def test_middleware_inside_the_server_span_fails_the_span(tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("POST", kind=SpanKind.SERVER):
+        purchase("1")
+        by_wsgi(lambda: purchase("2"), status="500 Oh")
+    assert counts() == (0, {"span failed": 2})
+
+
+def test_requests_side_by_side_in_one_thread_do_not_mix(tracer: trace.Tracer) -> None:
+    """Async frameworks interleave their requests, and the visitor's tasks belong to the request."""
+
+    async def request(order: str, fails: bool) -> None:
+        with tracer.start_as_current_span("POST", kind=SpanKind.SERVER) as span:
+            await asyncio.sleep(0.001)
+            await asyncio.gather(asyncio.create_task(record(order)), asyncio.sleep(0.002))
+            if fails:
+                span.set_status(StatusCode.ERROR)
+
+    async def record(order: str) -> None:
+        await asyncio.sleep(0)
+        purchase(order)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(request(str(number), number % 3 == 0) for number in range(30)))
+
+    asyncio.run(all_of_them())
+    assert counts() == (20, {"span failed": 10})
+
+
+def test_one_event_may_ask_for_it_or_do_without(tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("root") as span:
+        purchase("1", **{"conversion.commit": "immediate"})
+        purchase("2")
+        span.set_status(StatusCode.ERROR)
+    assert counts() == (1, FAILED)
+
+
+def test_what_is_recorded_after_the_end_shares_its_fate(tracer: trace.Tracer) -> None:
+    for fails in (True, False):
+        with tracer.start_as_current_span("root") as span:
+            span.set_status(StatusCode.ERROR if fails else StatusCode.OK)
+        with trace.use_span(span):
+            purchase("late")
+    assert counts() == (1, FAILED)
+
+
+def test_without_any_span_or_request_there_is_nothing_to_wait_for(tracer: trace.Tracer) -> None:
+    purchase()
+    assert counts() == (1, {})
+
+
+def test_by_attribute_alone_and_without_the_instrumentor() -> None:
+    """A recorded span is followed by our span processor; its event is dropped when it ends with an error."""
+    trace.set_tracer_provider(TracerProvider())
+    eventflows.configure([ConsoleProvider()])
+    tracer = trace.get_tracer("app")
+    with tracer.start_as_current_span("root") as root, tracer.start_as_current_span("inner") as span:
+        span.add_event("Purchase", {"order_id": "1", "conversion.commit": "span_ok"})
+        span.add_event("Purchase", {"order_id": "2"})
+        root.set_status(StatusCode.ERROR)
+    assert counts() == (1, FAILED)
+
+
+def test_an_unreadable_commit_is_left_out_and_the_configuration_holds() -> None:
+    pipeline = eventflows.configure([ConsoleProvider()])
+    purchase(**{"conversion.commit": "sometimes"})
+    assert counts() == (1, {})
+    assert [attribute for attribute, _ in pipeline.left_out] == ["conversion.commit"]
+
+
+def test_what_waits_too_long_is_delivered() -> None:
+    """Only a known failure drops an order: a span that nobody ends must not lose it."""
+    trace.set_tracer_provider(TracerProvider())
+    pipeline = eventflows.configure([ConsoleProvider()], commit="span_ok", commit_timeout="200ms")
+    span = trace.get_tracer("app").start_span("never ended")
+    with trace.use_span(span):
+        purchase("1")
+        purchase("2")
+    deadline = time.monotonic() + 10
+    while pipeline.waiting and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert counts() == (2, {})
+    span.end()
+    assert counts() == (2, {})
+
+
+def test_what_waits_at_shutdown_is_delivered() -> None:
+    trace.set_tracer_provider(TracerProvider())
+    pipeline = eventflows.configure([ConsoleProvider()], commit="span_ok")
+    with trace.get_tracer("app").start_as_current_span("root"):
+        purchase()
+        assert eventflows.shutdown(5_000)
+    assert pipeline.stats()["console"].delivered == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_does_not_deliver_what_its_parent_holds() -> None:
+    trace.set_tracer_provider(TracerProvider())
+    pipeline = eventflows.configure([ConsoleProvider()], commit="span_ok")
+    with trace.get_tracer("app").start_as_current_span("root"):
+        purchase()
+        child = os.fork()
+        if child == 0:
+            os._exit(pipeline.waiting)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert counts() == (1, {})
+
+
+def test_the_same_event_by_two_ways_is_counted_once_when_it_fails(tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("root") as span:
+        purchase("1")
+        span.add_event("Purchase", {"order_id": "1"})
+        span.set_status(StatusCode.ERROR)
+    assert counts() == (0, FAILED)
+
+
+def test_a_wrong_setting_is_one_clear_error() -> None:
+    with pytest.raises(ConfigurationError, match="commit: 'maybe' is not one of immediate, span_ok"):
+        eventflows.configure([ConsoleProvider()], commit="maybe")
