@@ -59,9 +59,11 @@ def test_queries(query: str, expected: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["a%20b", "%20a", "a%0Ab", "a%00", "a%7F", "a\tb", "a%C2%A0b", "a%E2%80%8Bb", "%FF%FE", "\ud800", "", "x" * 4097]
-    + ["ann@example.com", "ann%40example.com", "ann%2540example.com", "a-ann%40example.com-b"],
-)
+    [
+        "a%20b", "%20a", "a%0Ab", "a%00", "a%7F", "a\tb", "a%C2%A0b", "a%E2%80%8Bb", "%FF%FE", "\ud800", "", "x" * 4097,
+        "ann@example.com", "ann%40example.com", "ann%2540example.com", "a-ann%40example.com-b", "a@b",
+    ],
+)  # fmt: skip
 def test_a_malformed_click_id_is_left_out_alone(value: str) -> None:
     """Spaces, control characters, what is no UTF-8, overlong ones, and e-mail addresses however encoded."""
     assert clicks_of_query(f"ttclid={value}&twclid=ok") == {"twclid": "ok"}
@@ -218,7 +220,7 @@ def test_the_work_is_linear(filler: str) -> None:
         for opening in ("", "fb.1.1554763741205.", "GS2.1.", "GCL.1.", "2.1.k", '{"twclid":', "a@"):
             clicks_of_cookies(f"{name}={opening}" + filler * (12000 // len(filler)))
             clicks_of_query(f"fbclid={opening}" + filler * (12000 // len(filler)))
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 5
 
 
 # --- both
@@ -262,8 +264,8 @@ SHAPES = {
     "rdt_uuid": r"(\d+\.)?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
 }
 NAMES = [
-    "_fbp", "_fbc", "_ga", "_ga_ABC", "_ga_D4", "_ttp", "ttclid", "_rdt_uuid", "_rdt_cid", "_scid", "_scclid", "_epik", "li_fat_id",
-    "_twclid", "twclid", "_uetmsclkid", "_gcl_aw", "_gcl_ag", "_gcl_gb", "FPGCLAW", *sc.QUERY_CLICK_IDS,
+    "_fbp", "_fbc", "_ga", "_ga_ABC", "_ga_D4", "_ttp", "ttclid", "_rdt_uuid", "_rdt_cid", "_scid", "_scclid", "_epik",
+    "li_fat_id", "_twclid", "twclid", "_uetmsclkid", "_gcl_aw", "_gcl_ag", "_gcl_gb", "FPGCLAW", *sc.QUERY_CLICK_IDS,
 ]  # fmt: skip
 pieces = st.one_of(
     st.text(max_size=12),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
@@ -137,7 +138,7 @@ def test_without_headers_the_peer_is_the_client(peer: str | None, expected: str 
     ],
 )
 def test_x_forwarded_for(header: str, expected: str | None) -> None:
-    """The right-most untrusted address; nobody where a hop on the way is unknown: neither a proxy nor what stands left of it."""
+    """The right-most untrusted address; nobody where a hop on the way is unknown: no proxy, nor what stands left of it."""
     assert client_address(PROXY, header, None, TRUSTED) == expected
 
 
@@ -201,18 +202,22 @@ def test_two_headers_count_only_where_they_agree() -> None:
 
 def test_no_more_hops_are_looked_at_than_can_be_real() -> None:
     """Beyond them nobody knows the client."""
-    hops = ["10.0.0.2"] * (MAX_HOPS - 1)
-    for join in (", ".join, lambda hops: ", ".join(f"for={hop}" for hop in hops)):
-        as_xff = join is not None and join(["x"]) == "x"
+    proxies = ["10.0.0.2"] * (MAX_HOPS - 1)
+    for forged in ([], ["10.0.0.3"], [OTHER], [OTHER] * 200):
+        assert _of_both([*forged, CLIENT, *proxies]) == CLIENT
+    assert _of_both(["10.0.0.3", *proxies]) == "10.0.0.3"
+    assert _of_both([CLIENT, "10.0.0.3", *proxies]) is None
+    assert _of_both(["10.0.0.4", "10.0.0.3", *proxies]) is None
 
-        def client(hops: list[str], join=join, as_xff=as_xff) -> str | None:
-            header = join(hops)
-            return client_address(PROXY, header if as_xff else None, None if as_xff else header, TRUSTED)
 
-        assert client([CLIENT, *hops]) == CLIENT
-        assert client(["10.0.0.3", *hops]) == "10.0.0.3"
-        assert client([CLIENT, "10.0.0.3", *hops]) is None
-        assert client(["10.0.0.4", "10.0.0.3", *hops]) is None
+def _of_both(hops: list[str]) -> str | None:
+    """What each of the headers leads to on its own."""
+    found = {
+        client_address(PROXY, ", ".join(hops), None, TRUSTED),
+        client_address(PROXY, None, ", ".join(f"for={hop}" for hop in hops), TRUSTED),
+    }
+    assert len(found) == 1
+    return found.pop()
 
 
 @pytest.mark.parametrize("filler", [",", '"', "\\", '\\"', "a", "1", ":", ";", "for=1;", "[", "%", " ", "10.0.0.1,"])
@@ -223,7 +228,7 @@ def test_the_work_is_linear(filler: str) -> None:
     for header in (flood, f"for={flood}", f'for="{flood}', f'for="{flood}"', f"[{flood}]"):
         client_address(PROXY, header, header, TRUSTED)
         client_address(header, header, None, TRUSTED)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 5
 
 
 # --- what always holds
@@ -264,7 +269,5 @@ def test_hops_that_the_client_forges_never_change_the_answer(forged: str, client
 
 @given(text=st.text(max_size=30) | texts)
 def test_any_setting_is_read_or_refused_as_configuration(text: str) -> None:
-    try:
+    with suppress(ConfigurationError):
         networks([text])
-    except ConfigurationError as error:
-        assert "trusted_proxies" in str(error)

@@ -79,10 +79,9 @@ def _members() -> str:
     for key, value in around().attributes.items():
         if key.startswith(sc.CONVERSION_CLICK):
             member = f"{key}={quote(str(value), safe='')}"
-            length += len(member) + 1
-            if length > _MAX_LENGTH:
-                break
-            found.append(member)
+            if length + len(member) + 1 < _MAX_LENGTH:
+                length += len(member) + 1
+                found.append(member)
     return ",".join(found)
 
 

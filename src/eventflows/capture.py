@@ -310,6 +310,15 @@ def without_persons(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def names_a_person(text: object, attributes: Mapping[str, Any]) -> bool:
+    """Whether a text, or a map written out as one, holds an e-mail address or one of the personal values among the attributes."""
+    written = str(text).casefold()
+    if contains_email(written):
+        return True
+    raw = (one for key in sc.SEALED_ATTRIBUTES if key in attributes for one in _listed(attributes[key]))
+    return any(str(one).strip().casefold() in written for one in raw if len(str(one).strip()) > 2)
+
+
 _OF_REQUEST: tuple[tuple[str, str], ...] = (
     (sc.CLIENT_ADDRESS, "client_address"),
     (sc.USER_AGENT, "user_agent"),

@@ -19,7 +19,7 @@ from .values import click_id
 MAX_HEADER = 64 * 1024
 MAX_COOKIES = 500
 MAX_STREAMS = 16  # a record holds 128 attributes; made-up streams must not push the others out
-_MAX_VALUE = 4096
+_MAX_VALUE = 4096  # as `values.click_id` has it
 _MAX_WRAPS = 4
 
 # Snap's own name is `ScCid`; the small spelling comes from servers that write all URLs in lower case.
@@ -102,7 +102,7 @@ def _decoded(raw: str) -> str | None:
 
 def _clean(value: str | None) -> str | None:
     """A click id without a change. No platform's ids have an at sign in them, encoded or not, and e-mail addresses do."""
-    if not value or len(value) > _MAX_VALUE or "@" in value or "%40" in value:
+    if not value or "@" in value or "%40" in value:
         return None
     try:
         return value if click_id(value) == value else None

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import get_current_span
 
 from . import config
+from .capture import names_a_person
 from .context import Scope, around, around_ended, ended, follow
 from .log import Notices
 from .pipeline import Pipeline, current, shared
@@ -75,11 +76,14 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
             return
         attributes: Any = record.attributes
         try:
+            given = dict(attributes or {})
             for key in [key for key in attributes if key not in shown]:
                 del attributes[key]
             attributes.update(shown)
+            if record.body is not None and names_a_person(record.body, given):
+                record.body = None
         except Exception:  # noqa: BLE001 reason: fail closed, and never into the app
-            record.attributes = None
+            record.attributes = record.body = None
 
     def enabled(self, *, context: Context | None = None, **_: Any) -> bool:
         """Every record may be a conversion, except those we ask about ourselves."""

@@ -102,23 +102,22 @@ def current_visitor(context: otel_context.Context | None = None) -> Visitor | No
 
 
 class Visiting:
-    """From here on conversions are this visitor's, in this context and in those that are made from it."""
+    """From here on conversions are this visitor's, in this context and in those that are made from it.
+
+    It leaves OpenTelemetry's context alone, so that it may begin and end in any order with what others attach there; what carries
+    that context finds the visitor by its span.
+    """
 
     def __init__(self, visitor: Visitor) -> None:
         self._visitor = visitor
-        if (scope := getattr(get_current_span(), SCOPE, None)) is not None:
-            scope.mixed = True
+        if (scope := getattr(get_current_span(), SCOPE, None)) is not None and scope.visitor is None:
+            scope.visitor = visitor
         self._token = _of_request.set(visitor)
-        self._otel_token = otel_context.attach(otel_context.set_value(_OTEL_KEY, visitor))
-
-    def leave(self) -> None:
-        otel_context.detach(self._otel_token)
-        with suppress(ValueError):
-            _of_request.reset(self._token)
 
     def end(self) -> None:
         """Leave, and end the visitor's unit of work."""
-        self.leave()
+        with suppress(ValueError):
+            _of_request.reset(self._token)
         if self._visitor.unit is not None:
             _answered(self._visitor.unit)
 
@@ -132,11 +131,17 @@ def visitor_context(snapshot: Mapping[str, Any] | None) -> Iterator[None]:
     """
     known = read_attributes(snapshot)
     above = current_visitor()
-    visiting = Visiting(Visitor(lambda: known, above.unit if above is not None else None, explicit=True))
+    visitor = Visitor(lambda: known, above.unit if above is not None else None, explicit=True)
+    if (scope := getattr(get_current_span(), SCOPE, None)) is not None:
+        scope.mixed = True
+    token = _of_request.set(visitor)
+    otel_token = otel_context.attach(otel_context.set_value(_OTEL_KEY, visitor))
     try:
         yield
     finally:
-        visiting.leave()
+        otel_context.detach(otel_token)
+        with suppress(ValueError):
+            _of_request.reset(token)
 
 
 def visitor_update(attributes: Mapping[str, Any]) -> None:

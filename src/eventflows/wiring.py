@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from .config import Settings
 from .errors import ConfigurationError
 from .log import logger
-from .pipeline import Pipeline, rehearsal
+from .pipeline import Pipeline, current, make_current, rehearsal
 from .processor import EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
 from .sdk import has_log_processor, has_span_processor, put_first, remove_log_processor, remove_span_processor
 
@@ -59,6 +59,8 @@ def cannot_seal(pipeline: Pipeline, problem: str) -> None:
     """
     if pipeline.settings.privacy.strict:
         pipeline.shutdown(0)
+        if current() is pipeline:
+            make_current(None)
         raise ConfigurationError(f"privacy.strict: {problem}")
     logger.error("EventFlows cannot keep personal data from others: %s", problem)
 
