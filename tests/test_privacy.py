@@ -1,9 +1,10 @@
-"""Nobody but the platforms learns who it was: by every way in, everything that others can see is searched for the raw values."""
+"""Nobody but the platforms learns who it was: by every way in, all that others can see is searched for the raw values."""
 
 from __future__ import annotations
 
 import io
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -128,7 +129,7 @@ def by_tracker() -> None:
 
 def by_render() -> None:
     assert eventflows.render("Purchase", EVENT)
-    print(eventflows.render("Purchase", EVENT))
+    sys.stdout.write(repr(eventflows.render("Purchase", EVENT)))
 
 
 WAYS = [
@@ -250,7 +251,7 @@ def test_where_the_sdk_lets_nobody_be_first_it_says_so_and_strict_refuses_to_sta
 ) -> None:
     monkeypatch.setattr(wiring, broken, never_first if broken == "put_first" else lambda: False)
     if strict:
-        with pytest.raises(ConfigurationError, match="privacy.strict"):
+        with pytest.raises(ConfigurationError, match=r"privacy\.strict"):
             eventflows.configure([ConsoleProvider()], privacy={"strict": True})
         assert eventflows.pipeline.current() is None
     else:
@@ -263,7 +264,7 @@ def test_the_instrumentor_refuses_as_well_and_restores_everything(
 ) -> None:
     eventflows.configure([ConsoleProvider()], privacy={"strict": True})
     monkeypatch.setattr(wiring, "span_events_are_sealed", lambda: False)
-    with pytest.raises(ConfigurationError, match="span.add_event cannot be caught"):
+    with pytest.raises(ConfigurationError, match=r"span\.add_event cannot be caught"):
         instrumentor.instrument()
     assert not hasattr(trace.get_tracer("app"), "add_event")
 

@@ -308,3 +308,60 @@ def test_another_packages_provider_is_found_by_its_entry_point(tmp_path: Any, mo
     from eventflows import config
 
     assert [provider.name for provider in config.from_environment().providers] == ["acme"]
+
+
+DECLARATIVE = """
+file_format: "1.0"
+resource:
+  attributes:
+    - {name: deployment.environment.name, value: production}
+tracer_provider:
+  sampler: {always_off: {}}
+  processors:
+    - simple: {exporter: {console: {}}}
+logger_provider:
+  processors:
+    - simple: {exporter: {console: {}}}
+    - simple:
+        exporter:
+          eventflows:
+            providers:
+              meta: {pixel_id: "123", access_token: "${TOKEN}"}
+              reddit: {pixel_id: a2_1, access_token: "${TOKEN}"}
+            endpoint: "${SANDBOX}"
+            environments: {production: live, "*": test}
+            visitor: {trusted_proxies: [private]}
+instrumentation/development:
+  python:
+    eventflows: {frameworks: true}
+"""
+
+
+def test_opentelemetrys_declarative_file_alone(sandbox: Sandbox, tmp_path: Any) -> None:
+    """Exporter and instrumentor from the file: every way is caught at 0 % sampling, and the console before us sees digests."""
+    pytest.importorskip("opentelemetry.configuration", reason="needs opentelemetry-configuration, from SDK 1.44 on")
+    (tmp_path / "otel.yaml").write_text(DECLARATIVE)
+    variables = environment(OTEL_CONFIG_FILE=str(tmp_path / "otel.yaml"), SANDBOX=sandbox.url, TOKEN="abc")
+    done = subprocess.run(
+        ["opentelemetry-instrument", sys.executable, "-c", PROGRAM],
+        env=variables, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = sorted(entry["event"]["event_name"] for entry in sandbox.events("meta"))
+    assert names == ["Lead", "Purchase"], json.dumps(sandbox.refused()) + done.stderr
+    assert len(sandbox.events("reddit")) == 2
+    assert "conversion.sealed.email.lower" in done.stdout
+    assert "zoe@example.com" not in done.stdout + done.stderr
+
+
+def test_a_wrong_option_in_the_declarative_file_says_so(tmp_path: Any) -> None:
+    pytest.importorskip("opentelemetry.configuration", reason="needs opentelemetry-configuration, from SDK 1.44 on")
+    (tmp_path / "otel.yaml").write_text(
+        DECLARATIVE.replace("frameworks: true", "framework: true").replace("pixel_id: a2_1", "pixel: a2_1")
+    )
+    variables = environment(OTEL_CONFIG_FILE=str(tmp_path / "otel.yaml"), SANDBOX="http://127.0.0.1:9", TOKEN="abc")
+    done = subprocess.run(
+        ["opentelemetry-instrument", sys.executable, "-c", "print('app runs')"],
+        env=variables, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "providers.reddit.pixel: no such setting, did you mean providers.reddit.pixel_id?" in done.stderr

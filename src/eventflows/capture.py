@@ -311,7 +311,7 @@ def without_persons(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_a_person(text: object, attributes: Mapping[str, Any]) -> bool:
-    """Whether a text, or a map written out as one, holds an e-mail address or one of the personal values among the attributes."""
+    """Whether a text, or a map written out as one, holds an e-mail address or a personal value that the attributes hold too."""
     written = str(text).casefold()
     if contains_email(written):
         return True

@@ -22,9 +22,10 @@ from .context import around, follow_unsampled
 from .frameworks import watch
 from .log import Notices, logger
 from .patching import Patches
-from .pipeline import Pipeline
+from .pipeline import Pipeline, ordinary
 from .processor import OURS, EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
 from .sdk import wants_record
+from .semconv import CONVERSION_TYPE
 
 _SCOPE = "eventflows"
 _notices = Notices()
@@ -105,13 +106,16 @@ def _tracer_add_event(
 
 def _span_add_event(wrapped: Any, span: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Around `span.add_event`: a conversion goes to the pipeline whether or not the span is sampled, and is sealed on it."""
-    pipeline = pipelines.current()
-    if pipeline is None or EventFlowsInstrumentor._active is None:
-        return wrapped(*args, **kwargs)
     name = args[0] if args else kwargs.get("name")
-    attributes = args[1] if len(args) > 1 else kwargs.get("attributes")
+    attributes = args[1] if len(args) > 1 else kwargs.get("attributes") if kwargs else None
+    if type(name) is str and name in ordinary and (not attributes or CONVERSION_TYPE not in attributes):
+        return wrapped(*args, **kwargs)
+    pipeline = pipelines.current()
+    if pipeline is None or EventFlowsInstrumentor._active is None or not isinstance(name, str):
+        return wrapped(*args, **kwargs)
     try:
-        if not isinstance(name, str) or not pipeline.is_conversion(name, attributes):
+        if not pipeline.is_conversion(name, attributes):
+            pipelines.remember_ordinary(name)
             return wrapped(*args, **kwargs)
     except Exception:  # noqa: BLE001 reason: attributes of a strange kind are OpenTelemetry's business
         return wrapped(*args, **kwargs)

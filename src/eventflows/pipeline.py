@@ -30,10 +30,8 @@ from .lane import Lane, ProviderStats
 from .log import Notices, logger
 from .providers.base import Provider
 from .routing import Seen
-from .semconv import CONVERSION_COMMIT, CONVERSION_TYPE
+from .semconv import CONVERSION_COMMIT
 from .visitor import VisitorSettings, use_settings
-
-_MAX_NAMES = 4096
 
 
 class Pipeline:
@@ -55,7 +53,6 @@ class Pipeline:
         self.settings = built_from
         self._notices = Notices()
         self._routes: dict[int, Callable[[], None]] = {}
-        self._by_name: dict[str, bool] = {}
         self._lanes = [self._lane(provider) for provider in built_from.providers]
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.mode: str | None = None
@@ -160,13 +157,8 @@ class Pipeline:
         return conversion
 
     def is_conversion(self, name: str, attributes: Mapping[str, Any] | None) -> bool:
-        """Whether `record` would take the event. Cheap, as most span events are none."""
-        known = self._by_name.get(name)
-        if known is None:
-            if len(self._by_name) >= _MAX_NAMES:
-                self._by_name.clear()
-            known = self._by_name[name] = recognise(name, {}, self.settings.rules) is not None
-        return known or (attributes is not None and bool(attributes.get(CONVERSION_TYPE)))
+        """Whether `record` would take the event."""
+        return recognise(name, attributes or {}, self.settings.rules) is not None
 
     def shown(
         self,
@@ -315,6 +307,9 @@ def unix_nano(timestamp: int | datetime | None) -> int:
     return time.time_ns()
 
 
+ordinary: set[str] = set()
+"""Names of events that were no conversions, so that the next costs next to nothing. Another pipeline has other rules."""
+_MAX_ORDINARY = 4096
 _current: Pipeline | None = None
 _rehearsed: ContextVar[Pipeline | None] = ContextVar("eventflows-rehearsal", default=None)
 _notices = Notices()
@@ -323,6 +318,13 @@ _notices = Notices()
 def current() -> Pipeline | None:
     """The pipeline of this process, if one is configured."""
     return _rehearsed.get() or _current
+
+
+def remember_ordinary(name: str) -> None:
+    """An event of this name, and without a `conversion.type`, is no conversion."""
+    if len(ordinary) >= _MAX_ORDINARY:
+        ordinary.clear()
+    ordinary.add(name)
 
 
 @contextmanager
@@ -340,6 +342,7 @@ def rehearsal(built_from: Settings) -> Iterator[Pipeline]:
 def make_current(pipeline: Pipeline | None) -> None:
     global _current
     _current = pipeline
+    ordinary.clear()
     visitor = pipeline.settings.visitor if pipeline is not None else VisitorSettings()
     use_settings(visitor)
     if visitor.baggage:

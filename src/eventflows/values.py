@@ -55,6 +55,8 @@ def identifier(value: object) -> str:
 
 
 def click_id(value: object) -> str:
+    if isinstance(value, str) and len(value) > 4096:
+        raise Unusable("malformed")
     found = identifier(value)
     if len(found) > 4096 or any(c.isspace() or not c.isprintable() for c in found):
         raise Unusable("malformed")

@@ -104,8 +104,8 @@ def current_visitor(context: otel_context.Context | None = None) -> Visitor | No
 class Visiting:
     """From here on conversions are this visitor's, in this context and in those that are made from it.
 
-    It leaves OpenTelemetry's context alone, so that it may begin and end in any order with what others attach there; what carries
-    that context finds the visitor by its span.
+    It leaves OpenTelemetry's context alone, so that it may begin and end in any order with what others attach there; what
+    carries that context finds the visitor by its span.
     """
 
     def __init__(self, visitor: Visitor) -> None:
