@@ -21,14 +21,15 @@ SOURCE = ROOT / "src" / "eventflows"
 # From the ground up: a module may import only from the layers below its own.
 LAYERS = [
     {"errors", "conversion", "country", "log", "environment_variables", "patching"},
-    {"pii", "semconv", "commit", "environments", "proxies"},
+    {"pii", "semconv", "commit", "environments", "proxies", "checks", "stats"},
     {"values", "consent", "retry"},
     {"cookies"},
     {"capture", "providers.base", "request"},
     {"providers", *(f"providers.{name}" for name in BUILT_IN), "visitor"},
-    {"routing", "transport", "context"},
-    {"mapping", "sdk", "baggage", "frameworks"},
+    {"routing", "transport", "context", "stored", "pace"},
+    {"mapping", "sdk", "baggage", "frameworks", "journal"},
     {"delivery"},
+    {"outbox", "storage"},
     {"lane"},
     {"config"},
     {"pipeline"},

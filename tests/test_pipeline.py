@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -17,9 +18,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import eventflows
 from eventflows import GA4Provider, MetaProvider
-from eventflows.lane import ProviderStats
+from eventflows.conversion import Conversion
 from eventflows.pipeline import Pipeline
+from eventflows.providers.base import Encoded
 from eventflows.sandbox import Sandbox
+from eventflows.stats import ProviderStats
 from tests.conftest import CANARIES, PERSON, environment, four
 
 LEAD = {"user.email": "zoe@example.com", "client.address": "198.51.100.24", "user_agent.original": "M"}
@@ -27,7 +30,7 @@ FAST = {"initial_interval": "20ms", "max_interval": "100ms"}
 
 
 def adds_up(stats: ProviderStats) -> bool:
-    lost = sum(stats.filtered.values()) + sum(stats.refused.values()) + sum(stats.dropped.values())
+    lost = sum(sum(r.values()) for r in (stats.filtered, stats.refused, stats.expired, stats.dropped))
     return stats.captured == stats.delivered + stats.pending + lost
 
 
@@ -71,30 +74,28 @@ def test_what_never_succeeds_is_given_up_and_counted(sandbox: Sandbox) -> None:
     assert adds_up(stats)
 
 
+class Poisoned(MetaProvider):
+    """Sends what Meta refuses for the event with this id."""
+
+    poison: ClassVar[str] = ""
+
+    def encode(self, conversion: Conversion) -> Encoded:
+        encoded = super().encode(conversion)
+        if conversion.id == self.poison:
+            encoded.event["unknown_key"] = 1
+        return encoded
+
+
 @pytest.mark.parametrize("poison", [0, 7, 40])
 def test_a_refused_batch_is_sent_again_without_its_poison(poison: int, sandbox: Sandbox) -> None:
     """The good ones arrive exactly once, wherever the bad one stands."""
-    from eventflows import delivery
-    from eventflows.providers.base import Encoded
-    from eventflows.retry import RetryPolicy
-    from eventflows.transport import HttpTransport
-
-    provider = MetaProvider("123", "abc", endpoint=f"{sandbox.url}/meta")
-    now = int(time.time())
-    events = [
-        Encoded(f"e{i}", {"event_name": "Lead", "event_time": now, "event_id": f"e{i}", "action_source": "website",
-                          "user_data": {"em": ["a" * 64]}, **({"unknown_key": 1} if i == poison else {})})
-        for i in range(41)
-    ]  # fmt: skip
-    outcomes: dict[str, int] = {}
-
-    def settle(status: str, reason: str, count: int) -> None:
-        outcomes[status] = outcomes.get(status, 0) + count
-
-    transport = HttpTransport(5)
-    delivery.deliver(provider, events, transport, RetryPolicy(), settle, lambda _s: False, lambda: None)
-    transport.close()
-    assert outcomes == {"delivered": 40, "refused": 1}
+    Poisoned.poison = f"e{poison}"
+    pipeline = eventflows.configure([Poisoned("123", "abc", endpoint=f"{sandbox.url}/meta")])
+    for index in range(41):
+        record(event_id=f"e{index}")
+    assert eventflows.force_flush(10_000)
+    stats = pipeline.stats()["meta"]
+    assert (stats.delivered, sum(stats.refused.values())) == (40, 1)
     assert {f"e{i}" for i in range(41) if i != poison} == {e["event"]["event_id"] for e in sandbox.events("meta")}
     assert len(sandbox.events("meta")) == 40
 
@@ -146,14 +147,22 @@ def test_overflow_drops_the_newest_with_a_count_and_one_log_line(
     assert sum("queue full" in line.message for line in caplog.records) == 1
 
 
-def test_wrong_credentials_are_counted_with_their_reason(sandbox: Sandbox) -> None:
-    provider = MetaProvider("123", "wrong-token", endpoint=f"{sandbox.url}/meta")
-    pipeline = eventflows.configure([provider])
-    record()
-    assert eventflows.force_flush(5_000)
-    (reason,) = pipeline.stats()["meta"].dropped
-    assert "credentials" in reason
-    assert "wrong-token" not in reason
+def test_wrong_credentials_pause_the_lane_say_so_once_and_lose_nothing(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events wait until the credentials are right again."""
+    monkeypatch.setattr("eventflows.retry.PAUSE_SECONDS", 0.05)
+    provider = MetaProvider("123", "token", endpoint=f"{sandbox.url}/meta")
+    pipeline = eventflows.configure([provider, replace(provider, name="meta/eu", pixel_id="456")])
+    denied = {"error": {"message": "Invalid OAuth access token", "type": "OAuthException", "code": 190}}
+    sandbox.fault("meta", status=400, body=denied, times=10)
+    record(3)
+    assert not eventflows.force_flush(300)
+    assert {3} == {stats.pending for stats in pipeline.stats().values()}
+    assert eventflows.force_flush(10_000)
+    assert {3} == {stats.delivered for stats in pipeline.stats().values()}
+    assert sum("credentials refused" in line.message for line in caplog.records) == 2
+    assert "token" not in "".join(line.message for line in caplog.records if "credentials" not in line.message)
 
 
 def test_a_platform_that_is_not_there_loses_nothing_until_it_is(sandbox: Sandbox) -> None:

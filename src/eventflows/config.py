@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 
 from .capture import Rules
+from .checks import boolean, booleans, mapping, one_of, seconds, texts, unknown_key
 from .commit import COMMITS, IMMEDIATE
 from .commit import DEFAULT_TIMEOUT as COMMIT_TIMEOUT
 from .consent import GROUPS, NO_RULES, SEC_GPC_EFFECTS, ConsentPolicy, Regime
@@ -31,8 +30,6 @@ from .visitor import VisitorSettings
 
 DEFAULT_TIMEOUT = 10.0
 PREFIX = "OTEL_EXPORTER_EVENTFLOWS_"
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ def settings(
         default_country: ISO 3166-1 code for phone numbers without a calling code.
         endpoint: Sends every provider to `<endpoint>/<type>`, as the sandbox expects.
         timeout: Of one request. Durations are integers in milliseconds or strings with a unit (`10s`).
-        sending_queue: `queue_size`, `flush_interval`.
+        sending_queue: `queue_size`, `flush_interval`, `num_consumers`, `storage` (a folder), `retention` (`30d`).
         retry_on_failure: `initial_interval`, `max_interval`, `multiplier`, `max_elapsed_time`.
         visitor: `trusted_proxies` (addresses, networks, `private`, `loopback`), `baggage` (true or false), `baggage_hosts`.
         consent: `default` and `regions` say what an unknown choice counts as (`granted`, `denied`, or a mapping of purposes),
@@ -123,7 +120,7 @@ def settings(
     for key in unknown:
         known = [f.name for f in fields(Settings) if f.name not in ("rules", "queue", "retry")]
         raise ConfigurationError(
-            _unknown(key, [*known, "events", "default_country", "endpoint", "sending_queue", "retry_on_failure"])
+            unknown_key(key, [*known, "events", "default_country", "endpoint", "sending_queue", "retry_on_failure"])
         )
     built = _providers(providers, endpoint)
     country = alpha_2(str(default_country)) if default_country is not None else None
@@ -137,75 +134,36 @@ def settings(
         timeout=DEFAULT_TIMEOUT if timeout is None else seconds("timeout", timeout),
         visitor=_visitor(visitor),
         consent=_consent(consent),
-        privacy=PrivacySettings(**_booleans("privacy", privacy, PrivacySettings)),
-        commit=_one_of("commit", commit, COMMITS, IMMEDIATE),
+        privacy=PrivacySettings(**booleans("privacy", privacy, PrivacySettings)),
+        commit=one_of("commit", commit, COMMITS, IMMEDIATE),
         commit_timeout=COMMIT_TIMEOUT if commit_timeout is None else seconds("commit_timeout", commit_timeout),
         environments=_environments(environments),
         environment=None if environment is None else str(environment),
-        send_synthetic=_boolean("send_synthetic", send_synthetic),
+        send_synthetic=boolean("send_synthetic", send_synthetic),
     )
 
 
-def _one_of(key: str, value: object, allowed: Sequence[str], default: str) -> str:
-    if value is None:
-        return default
-    if value not in allowed:
-        raise ConfigurationError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
-    return str(value)
-
-
-def _boolean(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{key}: {value!r} must be true or false")
-    return value
-
-
-def _mapping(key: str, given: object, allowed: Sequence[str] | None = None) -> Mapping[str, Any]:
-    """A section of the configuration; with `allowed`, one whose keys are all known."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"{key}: must be a mapping")
-    for name in given:
-        if allowed is not None and name not in allowed:
-            raise ConfigurationError(_unknown(f"{key}.{name}", [f"{key}.{one}" for one in allowed]))
-    return given
-
-
-def _booleans(key: str, given: object, kind: type[Any]) -> dict[str, bool]:
-    section = _mapping(key, given, [f.name for f in fields(kind)])
-    return {name: _boolean(f"{key}.{name}", value) for name, value in section.items()}
-
-
-def _texts(key: str, value: object) -> tuple[str, ...]:
-    """A list of strings; in the environment one string with commas."""
-    listed = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(listed, Sequence) or not all(isinstance(one, str) and one for one in listed):
-        raise ConfigurationError(f"{key}: must be a list of strings")
-    return tuple(listed)
-
-
 def _visitor(given: object) -> VisitorSettings:
-    section = _mapping("visitor", given, [f.name for f in fields(VisitorSettings)])
-    hosts = _texts("visitor.baggage_hosts", section.get("baggage_hosts", ()))
+    section = mapping("visitor", given, [f.name for f in fields(VisitorSettings)])
+    hosts = texts("visitor.baggage_hosts", section.get("baggage_hosts", ()))
     return VisitorSettings(
-        networks(_texts("visitor.trusted_proxies", section.get("trusted_proxies", ()))),
-        _boolean("visitor.baggage", section.get("baggage", False)),
+        networks(texts("visitor.trusted_proxies", section.get("trusted_proxies", ()))),
+        boolean("visitor.baggage", section.get("baggage", False)),
         tuple(host.lower() for host in hosts),
     )
 
 
 def _environments(given: object) -> dict[str, str]:
     return {
-        str(name): _one_of(f"environments.{name}", mode, MODES, "")
-        for name, mode in _mapping("environments", given).items()
+        str(name): one_of(f"environments.{name}", mode, MODES, "")
+        for name, mode in mapping("environments", given).items()
     }
 
 
 def _consent(given: object) -> ConsentPolicy:
-    section = _mapping("consent", given, ("default", "regions", "sec_gpc"))
+    section = mapping("consent", given, ("default", "regions", "sec_gpc"))
     regions = {}
-    for name, regime in _mapping("consent.regions", section.get("regions")).items():
+    for name, regime in mapping("consent.regions", section.get("regions")).items():
         key = str(name).upper()
         if key not in GROUPS and key.partition("-")[0] not in ALPHA_2:
             raise ConfigurationError(
@@ -219,7 +177,7 @@ def _consent(given: object) -> ConsentPolicy:
 def _regime(key: str, given: object, sec_gpc: object) -> Regime:
     if isinstance(given, str):
         given = dict.fromkeys(CONSENT_PURPOSES, given)
-    section = dict(_mapping(key, given, (*CONSENT_PURPOSES, "sec_gpc")))
+    section = dict(mapping(key, given, (*CONSENT_PURPOSES, "sec_gpc")))
     gpc_key, sec_gpc = (
         (f"{key}.sec_gpc", section.pop("sec_gpc")) if "sec_gpc" in section else ("consent.sec_gpc", sec_gpc)
     )
@@ -229,24 +187,10 @@ def _regime(key: str, given: object, sec_gpc: object) -> Regime:
             choices[purpose] = flag(choice)
         except Unusable:
             raise ConfigurationError(f"{key}.{purpose}: {choice!r} is neither granted nor denied") from None
-    return Regime(Consent(**choices), _one_of(gpc_key, sec_gpc, SEC_GPC_EFFECTS, "") or None)
+    return Regime(Consent(**choices), one_of(gpc_key, sec_gpc, SEC_GPC_EFFECTS, "") or None)
 
 
-def seconds(key: str, value: object) -> float:
-    """A duration in seconds: an integer is milliseconds, a string carries its unit."""
-    if isinstance(value, str) and value.strip().isdigit():
-        value = int(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
-        return value / 1000
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or float(match[1]) == 0:
-        raise ConfigurationError(f"{key}: {value!r} is not a duration: use milliseconds (5000) or a unit (5s, 15m)")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _unknown(key: str, known: Sequence[str]) -> str:
-    near = get_close_matches(key, known, 1)
-    return f"{key}: no such setting{f', did you mean {near[0]}?' if near else ''} Allowed: {', '.join(known)}"
+_COUNTS = frozenset({"queue_size", "num_consumers"})
 
 
 def _section(name: str, kind: type[Any], given: Mapping[str, Any] | None) -> Any:
@@ -259,12 +203,18 @@ def _section(name: str, kind: type[Any], given: Mapping[str, Any] | None) -> Any
     for key, value in given.items():
         path = f"{name}.{key}"
         if key not in known:
-            raise ConfigurationError(_unknown(path, [f"{name}.{k}" for k in known]))
-        if key in ("queue_size", "multiplier"):
+            raise ConfigurationError(unknown_key(path, [f"{name}.{k}" for k in known]))
+        if key in _COUNTS or key == "multiplier":
             number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
-            if number < 1 or (key == "queue_size" and number != int(number)):
+            if number < 1 or (key in _COUNTS and number != int(number)):
                 raise ConfigurationError(f"{path}: {value!r} must be a number of at least 1")
-            values[key] = int(number) if key == "queue_size" else float(number)
+            values[key] = int(number) if key in _COUNTS else float(number)
+        elif key == "storage":
+            if value is not None and not (isinstance(value, (str, os.PathLike)) and str(value)):
+                raise ConfigurationError(f"{path}: {value!r} must be the path of a folder")
+            values[key] = None if value is None else os.fspath(value)
+        elif key == "max_elapsed_time" and value in (0, "0"):
+            values[key] = 0.0
         else:
             values[key] = seconds(path, value)
     return kind(**values)
@@ -310,7 +260,7 @@ def provider(name: str, options: Mapping[str, Any] | None) -> Provider:
     options = dict(options or {})
     for key in options:
         if key not in known:
-            raise ConfigurationError(_unknown(f"providers.{name}.{key}", [f"providers.{name}.{k}" for k in known]))
+            raise ConfigurationError(unknown_key(f"providers.{name}.{key}", [f"providers.{name}.{k}" for k in known]))
     required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
     for key in required:
         if options.get(key) in (None, ""):
@@ -335,6 +285,9 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         "TIMEOUT": "timeout",
         "SENDING_QUEUE_QUEUE_SIZE": "sending_queue.queue_size",
         "SENDING_QUEUE_FLUSH_INTERVAL": "sending_queue.flush_interval",
+        "SENDING_QUEUE_NUM_CONSUMERS": "sending_queue.num_consumers",
+        "SENDING_QUEUE_STORAGE": "sending_queue.storage",
+        "SENDING_QUEUE_RETENTION": "sending_queue.retention",
         "RETRY_ON_FAILURE_INITIAL_INTERVAL": "retry_on_failure.initial_interval",
         "RETRY_ON_FAILURE_MAX_INTERVAL": "retry_on_failure.max_interval",
         "RETRY_ON_FAILURE_MAX_ELAPSED_TIME": "retry_on_failure.max_elapsed_time",
@@ -365,7 +318,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
             _provider_setting(PREFIX + key, types[prefix], setting.lower(), value, providers)
         else:
             names = [PREFIX + name for name in (*allowed, *(f"{t}_<SETTING>" for t in types))]
-            raise ConfigurationError(_unknown(PREFIX + key, names))
+            raise ConfigurationError(unknown_key(PREFIX + key, names))
     return settings(providers, **options)
 
 
@@ -381,7 +334,7 @@ _PAIRS = frozenset({"environments", "consent.regions"})
 def _from_text(variable: str, path: str, value: str) -> Any:
     if path in _BOOLEANS:
         return value.lower() == "true"
-    if path == "sending_queue.queue_size" and value.isdigit():
+    if path.rpartition(".")[2] in _COUNTS and value.isdigit():
         return int(value)
     if path in _PAIRS:  # as OTEL_RESOURCE_ATTRIBUTES writes them
         pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
@@ -405,7 +358,7 @@ def _provider_setting(key: str, kind: str, setting: str, value: str, providers: 
         return
     if setting not in types:
         upper = key[: len(key) - len(setting)]
-        raise ConfigurationError(_unknown(key, [upper + name.upper() for name in ("enabled", *types)]))
+        raise ConfigurationError(unknown_key(key, [upper + name.upper() for name in ("enabled", *types)]))
     parsed: Any = value
     if "bool" in types[setting]:
         parsed = value.lower() == "true"

@@ -1,95 +1,98 @@
-"""Delivery: take encoded events to one outcome each, whatever the platform answers.
+"""What an answer means for each event of a batch, and what is done next. Pure: sending and waiting are the outbox's.
 
-send ─ delivered ────────────────────────────── settled
-     ├ refused, this event is why ───────────── settled
-     ├ another event is why ──── the rest goes again at once
-     ├ nobody says which ─────── halves go again at once
-     └ not now ───────────────── waits, goes again, or is given up
+answer ─ delivered ──────────────────────────── settled
+       ├ refused, this event is why ─────────── settled
+       ├ another event is why ──── the rest goes again at once
+       ├ nobody says which ─────── halves go again at once
+       ├ not now ───────────────── goes again later
+       └ the credentials are why ─ the whole lane pauses, and no event is lost to it
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from .mapping import batches
+from .conversion import Conversion
+from .journal import Journal
 from .providers.base import Encoded, Outcome, Provider, Response, Status
-from .retry import RetryPolicy
-from .transport import Transport
-
-Settle = Callable[[str, str, int], None]
-"""`settle(status, reason, count)`: status is delivered, refused or dropped."""
 
 
-def deliver(
-    provider: Provider,
-    encoded: Sequence[Encoded],
-    transport: Transport,
-    policy: RetryPolicy,
-    settle: Settle,
-    pause: Callable[[float], bool],
-    attempted: Callable[[], None],
-) -> None:
-    """Send events until each has its outcome.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A conversion on a provider's lane.
 
-    Args:
-        settle: Told the outcome of each event, exactly once.
-        pause: Waits so many seconds; True where the wait was cut short because the lane closes.
-        attempted: Told of each request that goes out.
+    Attributes:
+        journal: The journal that holds it; None where it is in memory only.
+        seq: Its number there.
     """
-    for batch in batches(provider, encoded):
-        _deliver_batch(provider, batch, transport, policy, settle, pause, attempted)
+
+    conversion: Conversion
+    journal: Journal | None = None
+    seq: int = 0
 
 
-def _deliver_batch(
-    provider: Provider,
-    batch: list[Encoded],
-    transport: Transport,
-    policy: RetryPolicy,
-    settle: Settle,
-    pause: Callable[[float], bool],
-    attempted: Callable[[], None],
-) -> None:
-    work = deque([batch])
-    failures, closing, started = 0, False, time.monotonic()
-    while work:
-        batch = work.popleft()
-        attempted()
-        response = transport.send(provider.request(batch))
-        outcomes = _read(provider, response, batch)
-        by_status: dict[Status, list[Encoded]] = {}
-        for one, outcome in zip(batch, outcomes, strict=True):
-            if outcome.status is Status.DELIVERED:
-                settle("delivered", "", 1)
-            elif outcome.status is Status.REFUSED:
-                settle("refused", outcome.reason, 1)
-            elif outcome.status is Status.UNAUTHORIZED:
-                settle("dropped", f"credentials or account refused: {outcome.reason}", 1)
-            elif outcome.status is Status.SUSPECT and len(batch) == 1:
-                settle("refused", outcome.reason, 1)
-            else:
-                by_status.setdefault(outcome.status, []).append(one)
-        suspects = by_status.get(Status.SUSPECT, [])
-        if suspects:
-            middle = (len(suspects) + 1) // 2
-            work.extendleft(half for half in (suspects[middle:], suspects[:middle]) if half)
-        if innocent := by_status.get(Status.RESEND):
-            work.appendleft(innocent)
-        if waiting := by_status.get(Status.RETRY):
-            failures += 1
-            reason = next(outcome.reason for outcome in outcomes if outcome.status is Status.RETRY)
-            seconds = policy.wait(failures, response.retry_after)
-            if closing or time.monotonic() - started + seconds > policy.max_elapsed_time:
-                settle(
-                    "dropped", f"{'shutdown' if closing else 'given up'} after failed attempts: {reason}", len(waiting)
-                )
-                continue
-            closing = pause(seconds)  # while closing there is one more attempt, at once
-            work.append(waiting)
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry as the platform wants it."""
+
+    entry: Entry
+    encoded: Encoded
 
 
-def _read(provider: Provider, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The outcome of one entry: `delivered`, `filtered`, `refused`, `expired` or `dropped`, and why."""
+
+    entry: Entry
+    status: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What becomes of a batch after one answer; each of its items is in exactly one of the lists.
+
+    Attributes:
+        again: Batches to send at once: without the culprit, or halves of which one holds it.
+        later: Not processed now; may work after a while.
+        paused: Not processed because of the credentials or the account.
+        reason: Why some go later or are paused.
+    """
+
+    settled: list[Settled] = field(default_factory=list)
+    again: list[list[Item]] = field(default_factory=list)
+    later: list[Item] = field(default_factory=list)
+    paused: list[Item] = field(default_factory=list)
+    reason: str = ""
+
+
+def judge(provider: Provider, batch: Sequence[Item], response: Response) -> Verdict:
+    """Read the platform's answer, and say what becomes of each item."""
+    verdict = Verdict()
+    innocent: list[Item] = []
+    suspects: list[Item] = []
+    for item, outcome in zip(batch, _outcomes(provider, response, [item.encoded for item in batch]), strict=True):
+        if outcome.status is Status.DELIVERED:
+            verdict.settled.append(Settled(item.entry, "delivered"))
+        elif outcome.status is Status.REFUSED or (outcome.status is Status.SUSPECT and len(batch) == 1):
+            verdict.settled.append(Settled(item.entry, "refused", outcome.reason))
+        elif outcome.status is Status.RESEND:
+            innocent.append(item)
+        elif outcome.status is Status.SUSPECT:
+            suspects.append(item)
+        elif outcome.status is Status.UNAUTHORIZED:
+            verdict.paused.append(item)
+            verdict.reason = outcome.reason
+        else:
+            verdict.later.append(item)
+            verdict.reason = outcome.reason
+    middle = (len(suspects) + 1) // 2
+    verdict.again = [part for part in (innocent, suspects[:middle], suspects[middle:]) if part]
+    return verdict
+
+
+def _outcomes(provider: Provider, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
     """The provider's reading of the answer; an answer that it cannot read must not cost the lane its thread."""
     try:
         outcomes = provider.outcomes(response, batch)

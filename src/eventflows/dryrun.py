@@ -13,9 +13,10 @@ from .capture import capture, recognise
 from .context import around
 from .conversion import EventType
 from .mapping import NotSent, encode
-from .pipeline import current, unix_nano
+from .pipeline import current
 from .providers.base import Provider
 from .transport import all_headers, encode_body, secret_url
+from .values import unix_nano
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def render(
         reason = routing.filtered(provider, conversion, send_synthetic=settings.send_synthetic)
         result = NotSent("filtered", reason) if reason else encode(provider, conversion, now)
         if isinstance(result, NotSent):
-            rendered.append(Rendered(provider.name, result.status, result.reason, left_out=conversion.left_out))
+            status = "refused" if result.status == "expired" else result.status
+            rendered.append(Rendered(provider.name, status, result.reason, left_out=conversion.left_out))
             continue
         request = provider.request([result])
         rendered.append(

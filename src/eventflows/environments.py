@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry._logs import get_logger_provider
+from opentelemetry.trace import get_tracer_provider
 
 from .errors import ConfigurationError
 
@@ -42,3 +46,11 @@ def mode_of(environments: Mapping[str, str], environment: str | None) -> str:
             f"environments: {environment!r} is not listed: {', '.join(environments)}; add it, or '*' for all others"
         )
     return mode
+
+
+def resource_attributes() -> Mapping[str, Any]:
+    """The attributes of the resource that the process's OpenTelemetry providers have; empty where there are none."""
+    for provider in (get_logger_provider(), get_tracer_provider()):
+        if isinstance(attributes := getattr(getattr(provider, "resource", None), "attributes", None), Mapping):
+            return attributes
+    return {}

@@ -1,23 +1,35 @@
-"""A lane: one provider's queue, thread, connection and counters. No lane waits for another."""
+"""A lane: one provider's queue, threads, connections and counters. No lane waits for another.
+
+An entry is in memory (queued, waiting or under way), or only in its journal, when the memory is full or an earlier process
+left it there; then it is loaded once there is room.
+"""
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import delivery, routing
-from .commit import SPAN_FAILED
+from . import routing
 from .consent import ConsentPolicy
 from .conversion import Conversion
+from .delivery import Entry, Item, Settled
+from .journal import Journal, Row
 from .log import Notices, logger
 from .mapping import NotSent, batches, encode
-from .providers.base import Encoded, Provider
+from .outbox import Hooks, Outbox
+from .pace import Pace
+from .providers.base import Provider
 from .retry import RetryPolicy
 from .sdk import Batcher, InlineBatcher, start_batcher
+from .stats import STATUSES, ProviderStats
+from .stored import load
 from .transport import Transport, encode_body, open_transport
+
+_LOAD = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +37,25 @@ class QueueSettings:
     """Names follow the Collector's `sending_queue`.
 
     Attributes:
-        queue_size: How many conversions a lane holds; the newest beyond it is dropped, with a count.
+        queue_size: How many conversions a lane holds in memory. Beyond it they are in the storage only; without storage
+            the newest are dropped, with a count.
         flush_interval: Seconds until a batch that is not full is sent.
+        num_consumers: How many requests a lane has under way at most.
+        storage: The folder of the journals; None keeps everything in memory.
+        retention: Seconds that dead letters and the history are kept in the storage.
     """
 
     queue_size: int = 10_000
     flush_interval: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderStats:
-    """What became of the conversions of one provider, since the process started (or was forked).
-
-    `captured == delivered + pending + the sums of filtered, refused and dropped`, at any moment.
-
-    Attributes:
-        filtered: Reason → count of those it was not meant to get.
-        refused: Reason → count of those the platform refuses for good.
-        dropped: Reason → count of those that were lost on the way.
-        pending: Queued or under way.
-        attempts: Requests that were sent.
-    """
-
-    captured: int
-    delivered: int
-    pending: int
-    filtered: Mapping[str, int]
-    refused: Mapping[str, int]
-    dropped: Mapping[str, int]
-    attempts: int
+    num_consumers: int = 32
+    storage: str | None = None
+    retention: float = 30 * 86_400.0
 
 
 class Lane:
     """One provider's way from a conversion to its outcome.
 
-    The thread starts with the first conversion. `offer` costs the app's thread a counter and an append.
+    The threads start with the first conversion. `offer` costs the app's thread a counter and an append.
 
     Attributes:
         log_only: Log the requests instead of sending them: outside production, where the platform has no test facility.
@@ -74,6 +70,7 @@ class Lane:
         consent: ConsentPolicy,
         *,
         send_synthetic: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         self.provider = provider
         self.log_only = False
@@ -82,6 +79,7 @@ class Lane:
         self._timeout = timeout
         self._consent = consent
         self._send_synthetic = send_synthetic
+        self._pace = pace
         self._notices = Notices()
         self.reset()
 
@@ -89,50 +87,72 @@ class Lane:
         """Start from nothing: in a new lane, and in a forked child, whose parent keeps all that was captured before."""
         # Re-entrant, since a signal handler or finaliser may record a conversion while its thread is counting one.
         self._changed = threading.Condition(threading.RLock())
-        self._closing = threading.Event()
         self._outcomes: Counter[tuple[str, str]] = Counter()
-        self._captured = self._pending = self._attempts = 0
+        self._captured = self._pending = self._in_memory = self._journaled = self._attempts = 0
         self._batcher: Batcher | InlineBatcher | None = None
+        self._outbox: Outbox | None = None
         self._transport: Transport | None = None
         self._closed = False
+        # What is on disk: entries that are in memory as well, and from where on a journal holds more of them.
+        self._journaling = threading.RLock()
+        self._held: set[tuple[int, int]] = set()
+        self._backlogs: dict[Journal, int] = {}
+        self._unwritten: list[tuple[Journal, Row]] = []
 
     # --- the app's side
 
-    def offer(self, conversion: Conversion, effective: Conversion, *, failed: bool = False) -> None:
-        """Count the conversion in, and queue it unless it is filtered or the queue is full.
-
-        Args:
-            effective: The conversion with the choices of consent that hold for it now; they are asked again at sending.
-            failed: The work in which it was recorded has failed.
-        """
-        reason = self._filtered(effective) or (SPAN_FAILED if failed else None)
-        with self._changed:
-            self._captured += 1
-            if reason is not None:
-                self._outcomes["filtered", reason] += 1
-                return
-            if self._closed:
-                self._outcomes["dropped", "recorded after shutdown"] += 1
-                return
-            if self._pending >= self._queue.queue_size:
-                self._outcomes["dropped", "queue full"] += 1
-                full = True
-            else:
-                self._pending += 1
-                full = False
-                batcher = self._batcher or self._start()
-        if full:
-            self._notices.warn("full", "%s: queue full, newest conversions dropped", self.provider.name)
-        else:
-            batcher.emit(conversion)
-
-    def _filtered(self, effective: Conversion) -> str | None:
+    def filtered(self, effective: Conversion) -> str | None:
+        """Why this provider does not get the conversion, whose choices of consent hold now; None where it does."""
         return routing.filtered(self.provider, effective, send_synthetic=self._send_synthetic)
 
+    def offer(self, entry: Entry, filtered: str | None) -> None:
+        """Count an entry in, and queue it unless it is filtered. Where the queue is full it stays on disk, or is dropped."""
+        full = False
+        with self._changed:
+            self._captured += 1
+            if filtered is not None:
+                self._outcomes["filtered", filtered] += 1
+                return
+            if self._closed and entry.journal is None:
+                self._outcomes["dropped", "recorded after shutdown"] += 1
+                return
+            if self._closed or self._in_memory >= self._queue.queue_size:
+                full = True
+                if entry.journal is None:
+                    self._outcomes["dropped", "queue full"] += 1
+                else:
+                    self._pending += 1
+                    self._journaled += 1
+                    self._backlog(entry.journal, entry.seq - 1)
+            else:
+                batcher = self._admit(entry)
+        if not full:
+            batcher.emit(entry)
+        elif entry.journal is None:
+            self._notices.warn("full", "%s: queue full, newest conversions dropped", self.provider.name)
+
+    def _admit(self, entry: Entry) -> Batcher | InlineBatcher:
+        """Count an entry as in memory; with the lock held."""
+        self._pending += 1
+        self._in_memory += 1
+        if entry.journal is not None:
+            self._journaled += 1
+            self._held.add((id(entry.journal), entry.seq))
+        return self._batcher or self._start()
+
+    def _backlog(self, journal: Journal, after: int) -> None:
+        self._backlogs[journal] = min(self._backlogs.get(journal, after), after)
+
     def _start(self) -> Batcher | InlineBatcher:
+        name = f"EventFlows-{self.provider.name}"
+        self._transport = open_transport(self.provider.METHOD, self._timeout, self._queue.num_consumers)
+        hooks = Hooks(self._settle, self._recheck, self._attempted, self._trouble, self._left)
+        self._outbox = Outbox(
+            name, self.provider, self._transport, self._policy, hooks, self._queue.num_consumers, self._pace
+        )
         self._batcher = start_batcher(
             self._export,
-            name=f"EventFlows-{self.provider.name}",
+            name=name,
             # The lane itself keeps to queue_size; the slack is for those between counting and appending.
             queue_size=self._queue.queue_size + 1024,
             batch_size=1000,
@@ -142,7 +162,7 @@ class Lane:
 
     def stats(self) -> ProviderStats:
         with self._changed:
-            by_status: dict[str, dict[str, int]] = {"filtered": {}, "refused": {}, "dropped": {}, "delivered": {}}
+            by_status: dict[str, dict[str, int]] = {status: {} for status in STATUSES}
             for (status, reason), count in self._outcomes.items():
                 by_status[status][reason] = count
             return ProviderStats(
@@ -151,6 +171,7 @@ class Lane:
                 pending=self._pending,
                 filtered=by_status["filtered"],
                 refused=by_status["refused"],
+                expired=by_status["expired"],
                 dropped=by_status["dropped"],
                 attempts=self._attempts,
             )
@@ -172,83 +193,224 @@ class Lane:
     def close_soon(self) -> None:
         with self._changed:
             self._closed = True
-        self._closing.set()
         if self._batcher is not None:
             self._batcher.close_soon()
+        if self._outbox is not None:
+            self._outbox.close_soon()
 
     def close(self, deadline: float) -> bool:
-        """Wait for the end after `close_soon`; what is not settled by the deadline is counted as dropped."""
-        if self._batcher is not None:
+        """Wait for the end after `close_soon`; what has no outcome by the deadline is left in the storage, or dropped.
+
+        Returns:
+            True where every conversion had its outcome.
+        """
+        quiet = True
+        if self._batcher is not None and self._outbox is not None:
             self._batcher.join(deadline - time.monotonic())
+            quiet = self._outbox.join(deadline)
         with self._changed:
-            left, self._pending = self._pending, 0
-            if left:
-                self._outcomes["dropped", "not delivered before the end of shutdown"] += left
-        if left:
-            self._notices.warn("left", "%s: shutdown left conversions undelivered", self.provider.name, count=left)
-        if self._transport is not None and not left:
+            lost = self._pending - self._journaled
+            self._pending = kept = self._journaled
+            self._in_memory = 0
+            if lost:
+                self._outcomes["dropped", "not delivered before the end of shutdown"] += lost
+        if lost:
+            self._notices.warn("left", "%s: shutdown left conversions undelivered", self.provider.name, count=lost)
+        if kept:
+            logger.info("%s: %d conversions are left in the storage for the next process", self.provider.name, kept)
+        if self._transport is not None and quiet:
             self._transport.close()
-        return left == 0
+        return not lost and not kept
 
-    # --- the lane's thread
+    # --- the storage's side
 
-    def _export(self, conversions: list[Conversion]) -> None:
-        """Take a batch to its outcomes. Never raises: an exception would cost the thread, or the batch its count."""
-        encoded: list[Encoded] = []
-        settled = 0
+    def recover(self, journal: Journal) -> None:
+        """There are entries of an earlier process in this journal."""
+        with self._changed:
+            self._backlog(journal, 0)
 
-        def settle(status: str, reason: str, count: int) -> None:
-            nonlocal settled
-            settled += count
-            self._settle(status, reason, count)
+    def tend(self) -> None:
+        """Load what there is room for, and write outcomes that could not be written before; on the storage's thread."""
+        with self._journaling:
+            unwritten, self._unwritten = self._unwritten, []
+            for journal, row in unwritten:
+                self._write(journal, [row])
+        self._load()
 
-        try:
-            now = time.time_ns()
-            for conversion in conversions:
-                effective = self._consent.effective(conversion)
-                if (reason := self._filtered(effective)) is not None:
-                    settle("filtered", reason, 1)
-                    continue
-                result = encode(self.provider, effective, now)
-                if isinstance(result, NotSent):
-                    settle(result.status, result.reason, 1)
+    def _load(self) -> None:
+        """Bring entries that are only on disk into memory, while there is room."""
+        with self._journaling:
+            for journal in list(self._backlogs):
+                while not self._closed and (room := self._queue.queue_size - self._in_memory) > 0:
+                    through = journal.offered_through()
+                    after = self._backlogs[journal]
+                    try:
+                        rows = journal.pending(self.provider.name, after, min(room, _LOAD))
+                    except sqlite3.Error as problem:
+                        self._notices.warn("load", "%s: the storage cannot be read: %s", self.provider.name, problem)
+                        break
+                    usable = [row for row in rows if row[0] <= through]
+                    loaded = self._admit_rows(journal, usable)
+                    with self._changed:
+                        if self._backlogs[journal] == after:  # else more was added below, and is looked for again
+                            if len(usable) < _LOAD and len(usable) == len(rows) < room:
+                                del self._backlogs[journal]
+                            elif usable:
+                                self._backlogs[journal] = usable[-1][0]
+                    if not loaded or journal not in self._backlogs:
+                        break
+
+    def _admit_rows(self, journal: Journal, rows: Sequence[tuple[int, str]]) -> bool:
+        entries = []
+        for seq, body in rows:
+            if (id(journal), seq) in self._held:
+                continue
+            try:
+                entries.append(Entry(load(body), journal, seq))
+            except (ValueError, TypeError):
+                self._write(journal, [Row(seq, "dropped", "unreadable in the storage")])
+        with self._changed:
+            for entry in entries:
+                if entry.seq > journal.found_through:  # counted already, when there was no room for it
+                    self._pending -= 1
+                    self._journaled -= 1
                 else:
-                    encoded.append(result)
-            if self.log_only:
-                self._log(encoded)
-                settle("filtered", "test environment: logged, not sent", len(encoded))
-            elif encoded:
-                if self._transport is None:
-                    self._transport = open_transport(self.provider.METHOD, self._timeout)
-                delivery.deliver(
-                    self.provider,
-                    encoded,
-                    self._transport,
-                    self._policy,
-                    settle,
-                    pause=self._closing.wait,
-                    attempted=self._attempted,
-                )
-        except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
-            self._settle("dropped", f"internal error ({type(problem).__name__})", len(conversions) - settled)
+                    self._captured += 1
+                batcher = self._admit(entry)
+        for entry in entries:
+            batcher.emit(entry)
+        return bool(rows)
 
-    def _log(self, encoded: list[Encoded]) -> None:
-        for batch in batches(self.provider, encoded):
-            body = encode_body(self.provider.request(batch).body).decode()
+    def _write(self, journal: Journal, rows: Sequence[Row]) -> None:
+        """Write outcomes, or remember to do so; with the journaling lock held."""
+        try:
+            journal.settle(self.provider.name, rows)
+        except sqlite3.Error as problem:
+            self._unwritten.extend((journal, row) for row in rows)
+            self._notices.warn(
+                "write", "%s: outcomes cannot be written to the storage: %s", self.provider.name, problem
+            )
+
+    # --- the lane's threads
+
+    def _export(self, entries: list[Entry]) -> None:
+        """Take queued entries to the outbox. Never raises: an exception would cost the thread, or the batch its count."""
+        items: list[Item] = []
+        settled: list[Settled] = []
+        try:
+            items, settled = self._prepare(entries)
+            self._settle(settled)
+            requests = _requests(self.provider, items)
+            if self.log_only:
+                self._log(requests)
+                reason = "test environment: logged, not sent"
+                self._settle([Settled(item.entry, "filtered", reason) for item in items])
+            elif self._outbox is not None:
+                self._outbox.submit(requests)
+        except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
+            done = {id(one.entry) for one in settled}
+            reason = f"internal error ({type(problem).__name__})"
+            self._settle([Settled(entry, "dropped", reason) for entry in entries if id(entry) not in done])
+
+    def _prepare(self, entries: Sequence[Entry]) -> tuple[list[Item], list[Settled]]:
+        """The entries as the platform wants them now, and the outcomes of those that need no request."""
+        now = time.time_ns()
+        items: list[Item] = []
+        settled = [Settled(entry, "filtered", "erased") for entry in _erased(entries)]
+        erased = {id(one.entry) for one in settled}
+        for entry in entries:
+            if id(entry) in erased:
+                continue
+            effective = self._consent.effective(entry.conversion)
+            if (reason := self.filtered(effective)) is not None:
+                settled.append(Settled(entry, "filtered", reason))
+                continue
+            result = encode(self.provider, effective, now)
+            if isinstance(result, NotSent):
+                settled.append(Settled(entry, result.status, result.reason))
+            else:
+                items.append(Item(entry, result))
+        return items, settled
+
+    def _recheck(self, batch: list[Item]) -> list[Item]:
+        """Before another attempt: what has expired, was erased or may not be sent any more is settled."""
+        items, settled = self._prepare([item.entry for item in batch])
+        self._settle(settled)
+        return items
+
+    def _log(self, requests: Sequence[list[Item]]) -> None:
+        for batch in requests:
+            body = encode_body(self.provider.request([item.encoded for item in batch]).body).decode()
             logger.info("%s, test environment, not sent: %s", self.provider.name, body)
 
     def _attempted(self) -> None:
         with self._changed:
             self._attempts += 1
 
-    def _settle(self, status: str, reason: str, count: int) -> None:
-        with self._changed:
-            count = min(count, self._pending)  # what shutdown gave up already stays counted as that
-            if count <= 0:
-                return
-            self._pending -= count
-            self._outcomes[status, reason] += count
-            if not self._pending:
-                self._changed.notify_all()
-        if status in ("refused", "dropped"):
-            self._notices.warn(reason, "%s: conversions %s: %s", self.provider.name, status, reason, count=count)
+    def _trouble(self, kind: str, reason: str) -> None:
+        name = self.provider.name
+        if kind == "credentials":
+            logger.error("%s: credentials refused (%s): paused; conversions wait until they are mended", name, reason)
+        elif kind == "outage":
+            logger.warning("%s: no request succeeds (%s): trying one at a time until one does", name, reason)
+        else:
+            logger.warning("%s: requests succeed again", name)
+
+    def _left(self, items: list[Item], reason: str) -> None:
+        """The outbox gives these up: dropped, or left in the storage."""
+        closing = self._closed
+        self._settle([Settled(i.entry, "dropped", reason) for i in items if not closing or i.entry.journal is None])
+
+    def _settle(self, settled: Sequence[Settled], attempts: int = 0) -> None:
+        if not settled:
+            return
+        told: Counter[tuple[str, str]] = Counter()
+        with self._journaling:
+            by_journal: dict[Journal, list[Row]] = {}
+            for one in settled:
+                if one.entry.journal is not None:
+                    row = Row(one.entry.seq, one.status, one.reason, attempts)
+                    by_journal.setdefault(one.entry.journal, []).append(row)
+            for journal, rows in by_journal.items():
+                self._write(journal, rows)
+            with self._changed:
+                for one in settled:
+                    in_journal = one.entry.journal is not None
+                    if self._pending <= (0 if in_journal else self._journaled):
+                        continue  # what shutdown gave up already stays counted as that
+                    self._pending -= 1
+                    self._in_memory -= 1
+                    if in_journal:
+                        self._journaled -= 1
+                        self._held.discard((id(one.entry.journal), one.entry.seq))
+                    self._outcomes[one.status, one.reason] += 1
+                    told[one.status, one.reason] += 1
+                if not self._pending:
+                    self._changed.notify_all()
+                more = bool(self._backlogs) and self._in_memory < self._queue.queue_size // 2
+        for (status, reason), count in told.items():
+            if status in ("refused", "expired", "dropped"):
+                self._notices.warn(reason, "%s: conversions %s: %s", self.provider.name, status, reason, count=count)
+        if more:
+            self._load()
+
+
+def _requests(provider: Provider, items: Sequence[Item]) -> list[list[Item]]:
+    """The items in the batches that the platform takes."""
+    by_encoded = {id(item.encoded): item for item in items}
+    return [[by_encoded[id(one)] for one in batch] for batch in batches(provider, (item.encoded for item in items))]
+
+
+def _erased(entries: Sequence[Entry]) -> list[Entry]:
+    """Those whose row in the journal is gone, because somebody had the person erased."""
+    by_journal: dict[Journal, dict[int, Entry]] = {}
+    for entry in entries:
+        if entry.journal is not None:
+            by_journal.setdefault(entry.journal, {})[entry.seq] = entry
+    found: list[Entry] = []
+    for journal, rows in by_journal.items():
+        try:
+            found.extend(rows[seq] for seq in journal.gone(list(rows)))
+        except sqlite3.Error:
+            continue  # it cannot be read; what is in memory goes on
+    return found

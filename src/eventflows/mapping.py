@@ -16,7 +16,7 @@ from .transport import encode_body
 class NotSent:
     """A conversion that needs no request: its outcome is known already."""
 
-    status: str  # "filtered" or "refused"
+    status: str  # "filtered", "refused" or "expired"
     reason: str
 
 
@@ -29,7 +29,7 @@ def encode(provider: Provider, conversion: Conversion, now: int) -> Encoded | No
     age = now - conversion.time_unix_nano
     limit = provider.max_age_ns(conversion)
     if limit is not None and age > limit:
-        return NotSent("refused", f"too old: {provider.TYPE} takes events of the last {_span(limit)}")
+        return NotSent("expired", f"too old: {provider.TYPE} takes events of the last {_span(limit)}")
     if age < 0:
         if provider.MAX_AHEAD_NS is not None and -age > provider.MAX_AHEAD_NS:
             return NotSent("refused", "from the future: its timestamp must be in nanoseconds since 1970")

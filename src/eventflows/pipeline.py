@@ -8,29 +8,32 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from datetime import datetime
+from pathlib import Path
 from typing import Any
-
-from opentelemetry._logs import get_logger_provider
-from opentelemetry.trace import get_tracer_provider
 
 from . import baggage
 from .capture import capture, recognise, sealed_attributes, without_persons
-from .commit import COMMITS, SPAN_OK, Fate, WaitingRoom
+from .commit import COMMITS, SPAN_FAILED, SPAN_OK, Fate, WaitingRoom
 from .config import Settings, settings
 from .context import Surroundings, around
 from .conversion import Conversion, EventType
-from .environments import TEST, mode_of, name_in
+from .delivery import Entry
+from .environments import TEST, mode_of, name_in, resource_attributes
 from .errors import ConfigurationError
-from .lane import Lane, ProviderStats
+from .journal import Journal
+from .lane import Lane
 from .log import Notices, logger
+from .pace import Pace
 from .providers.base import Provider
 from .routing import Seen
 from .semconv import CONVERSION_COMMIT
+from .stats import ProviderStats
+from .storage import Storage
+from .values import unix_nano
 from .visitor import VisitorSettings, use_settings
 
 
@@ -53,7 +56,11 @@ class Pipeline:
         self.settings = built_from
         self._notices = Notices()
         self._routes: dict[int, Callable[[], None]] = {}
+        self._paces: dict[tuple[str, ...], Pace] = {}
         self._lanes = [self._lane(provider) for provider in built_from.providers]
+        self._storage: Storage | None = None
+        if (folder := built_from.queue.storage) is not None:
+            self._storage = Storage(Path(folder), built_from.queue.retention, self._recovered, self._tend)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.mode: str | None = None
         if resource is not None or built_from.environment is not None or not built_from.environments:
@@ -79,6 +86,8 @@ class Pipeline:
         self._pid = os.getpid()
         self._seen = Seen()
         self._waiting.reset()
+        if self._storage is not None:
+            self._storage.reset()
         self._left_out: Counter[tuple[str, str]] = Counter()
         self._duplicates = 0
         self._shutdown_lock = threading.Lock()
@@ -89,8 +98,17 @@ class Pipeline:
     def _lane(self, provider: Provider) -> Lane:
         given = self.settings
         return Lane(
-            provider, given.queue, given.retry, given.timeout, given.consent, send_synthetic=given.send_synthetic
+            provider, given.queue, given.retry, given.timeout, given.consent,
+            send_synthetic=given.send_synthetic, pace=self._pace(provider),
         )  # fmt: skip
+
+    def _pace(self, provider: Provider) -> Pace | None:
+        """The platform's rate limit, shared by all providers with the same credentials."""
+        limits = (provider.MAX_REQUESTS_PER_SECOND, provider.MAX_EVENTS_PER_SECOND)
+        if limits == (None, None):
+            return None
+        key = (provider.TYPE, *(getattr(provider, secret) for secret in provider.SECRETS))
+        return self._paces.setdefault(key, Pace(*limits))
 
     def in_environment(self, resource: Mapping[str, Any]) -> None:
         """Go live, or into test mode, as the resource's environment demands.
@@ -214,9 +232,29 @@ class Pipeline:
             self._left_out[attribute, reason] += 1
             self._notices.warn(f"{attribute}: {reason}", "%s left out of a conversion: %s", attribute, reason)
         effective = self.settings.consent.effective(conversion)
-        for lane in self._lanes:
-            lane.offer(conversion, effective, failed=failed)
+        offers = [(lane, lane.filtered(effective) or (SPAN_FAILED if failed else None)) for lane in self._lanes]
+        entry = self._entry(conversion, offers)
+        for lane, filtered in offers:
+            lane.offer(entry, filtered)
+        if entry.journal is not None:
+            entry.journal.offered(entry.seq)
         return True
+
+    def _entry(self, conversion: Conversion, offers: Sequence[tuple[Lane, str | None]]) -> Entry:
+        """The conversion as the lanes queue it; with storage, only once it is written there."""
+        if self._storage is None:
+            return Entry(conversion)
+        owed = [lane.provider.name for lane, filtered in offers if filtered is None]
+        filtered = {lane.provider.name: reason for lane, reason in offers if reason is not None}
+        return self._storage.keep(conversion, owed, filtered) or Entry(conversion)
+
+    def _recovered(self, journal: Journal) -> None:
+        for lane in self._lanes:
+            lane.recover(journal)
+
+    def _tend(self) -> None:
+        for lane in self._lanes:
+            lane.tend()
 
     # --- what became of it
 
@@ -263,7 +301,7 @@ class Pipeline:
         return all([lane.wait_settled(deadline) for lane in self._lanes]) and not self._waiting
 
     def shutdown(self, timeout_millis: float = 30_000) -> bool:
-        """Deliver what is queued and take no more; what is left at the timeout is counted as dropped.
+        """Deliver what is queued and take no more; what is left at the timeout stays in the storage, or is counted as dropped.
 
         Returns:
             True where every conversion had its outcome. Further calls return True at once.
@@ -279,7 +317,10 @@ class Pipeline:
         for detach in self._routes.values():
             detach()
         self._routes.clear()
-        return all([lane.close(deadline) for lane in self._lanes])
+        settled = all([lane.close(deadline) for lane in self._lanes])
+        if self._storage is not None:
+            self._storage.close()
+        return settled
 
     # --- the OTel providers it is attached to
 
@@ -296,15 +337,6 @@ class Pipeline:
         """That route's provider shuts down: flush, and with the last route shut down as well."""
         self._routes.pop(id(route), None)
         return self.force_flush(timeout_millis) if self._routes else self.shutdown(timeout_millis)
-
-
-def unix_nano(timestamp: int | datetime | None) -> int:
-    """A timestamp as OpenTelemetry writes it; a datetime is taken too, and anything else is now."""
-    if isinstance(timestamp, datetime):
-        return int(timestamp.timestamp() * 1_000_000) * 1000
-    if isinstance(timestamp, int) and not isinstance(timestamp, bool) and timestamp > 0:
-        return timestamp
-    return time.time_ns()
 
 
 ordinary: set[str] = set()
@@ -375,11 +407,3 @@ def shared(built_from: Settings, resource: Mapping[str, Any] | None = None) -> P
             running.mode or "environment not known yet",
         )
     return running
-
-
-def resource_attributes() -> Mapping[str, Any]:
-    """The attributes of the resource that the process's OpenTelemetry providers have; empty where there are none."""
-    for provider in (get_logger_provider(), get_tracer_provider()):
-        if isinstance(attributes := getattr(getattr(provider, "resource", None), "attributes", None), Mapping):
-            return attributes
-    return {}

@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 
+PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 900.0
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Exponential back-off with full jitter, all in seconds. Names and meaning follow the Collector's `retry_on_failure`.
 
     Attributes:
-        max_elapsed_time: After this long since the first attempt an event is given up.
+        max_elapsed_time: After this long since the first failed attempt an event is given up; 0 is never, and then it
+            expires when it is older than the platform accepts.
     """
 
     initial_interval: float = 1.0
     max_interval: float = 30.0
     multiplier: float = 2.0
-    max_elapsed_time: float = 900.0
+    max_elapsed_time: float = 0.0
 
     def wait(
         self, attempt: int, retry_after: float | None = None, jitter: Callable[[float, float], float] = random.uniform
@@ -28,6 +32,10 @@ class RetryPolicy:
         """Seconds to wait after the given failed attempt (the first is 1); the platform's Retry-After is a minimum."""
         ceiling = min(self.max_interval, self.initial_interval * self.multiplier ** min(attempt - 1, 32))
         return max(jitter(0.0, ceiling), retry_after or 0.0)
+
+    def pause(self, denials: int) -> float:
+        """Seconds until refused credentials are tried again: they are mended by a person, if at all."""
+        return float(min(PAUSE_SECONDS * 2 ** min(denials - 1, 10), MAX_PAUSE_SECONDS))
 
 
 def retry_after_seconds(header: str | None, now: float) -> float | None:

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry._logs import Logger
-from opentelemetry.context import Context
+from opentelemetry.context import (
+    _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
+    _SUPPRESS_INSTRUMENTATION_KEY,
+    Context,
+    attach,
+    detach,
+)
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk._shared_internal import BatchProcessor
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -102,6 +109,16 @@ class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time 
         self._worker_thread.join(max(0.0, seconds))
         self._shutdown_timeout_exceeded = True
         return not self._worker_thread.is_alive()
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Own requests inside are traced by nobody, and carry no trace context and no baggage."""
+    token = attach(Context({_SUPPRESS_INSTRUMENTATION_KEY: True, _SUPPRESS_HTTP_INSTRUMENTATION_KEY: True}))
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 class InlineBatcher:

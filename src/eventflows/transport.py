@@ -58,20 +58,21 @@ def encode_body(body: Any) -> bytes:
 
 
 class HttpTransport:
-    """One kept connection to one platform, on `requests`.
+    """Kept connections to one platform, on `requests`.
 
     Args:
         timeout: Seconds to wait for the connection, and then for the answer.
+        connections: How many requests may be under way at once.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, connections: int = 1) -> None:
         self._timeout = timeout
         self._session = requests.Session()
         self._session.headers.clear()
         # Without an auth of its own the session would look into ~/.netrc and replace the Authorization header.
         self._session.auth = _keep_headers
-        self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=1))
-        self._session.mount("https://", HTTPAdapter(pool_connections=1, pool_maxsize=1))
+        self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=connections))
+        self._session.mount("https://", HTTPAdapter(pool_connections=1, pool_maxsize=connections))
 
     def send(self, request: Request) -> Response:
         if request.secret_params:
@@ -149,6 +150,6 @@ class ConsoleTransport:
         """Nothing to close: standard output is the app's."""
 
 
-def open_transport(method: str, timeout: float) -> Transport:
+def open_transport(method: str, timeout: float, connections: int) -> Transport:
     """The transport for a provider whose requests have this method."""
-    return ConsoleTransport() if method == "PRINT" else HttpTransport(timeout)
+    return ConsoleTransport() if method == "PRINT" else HttpTransport(timeout, connections)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -247,3 +248,12 @@ def custom(value: object, depth: int = 0) -> Any:
         if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, (bytes, bytearray)):
             return [custom(entry, depth + 1) for entry in value]
     raise Unusable("not a JSON value")
+
+
+def unix_nano(timestamp: int | datetime | None) -> int:
+    """A timestamp as OpenTelemetry writes it; a datetime is taken too, and anything else is now."""
+    if isinstance(timestamp, datetime):
+        return int(timestamp.timestamp() * 1_000_000) * 1000
+    if isinstance(timestamp, int) and not isinstance(timestamp, bool) and timestamp > 0:
+        return timestamp
+    return time.time_ns()

@@ -172,6 +172,8 @@ class Provider:
     MAX_BYTES: ClassVar[int] = 1_000_000
     MAX_AGE_NS: ClassVar[int | None] = 7 * DAY_NS
     MAX_AHEAD_NS: ClassVar[int | None] = 5 * MINUTE_NS  # None: the platform has no limit, the time is set to now
+    MAX_REQUESTS_PER_SECOND: ClassVar[float | None] = None  # with one credential
+    MAX_EVENTS_PER_SECOND: ClassVar[float | None] = None
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {}
 
     def __post_init__(self) -> None:

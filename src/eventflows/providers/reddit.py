@@ -103,6 +103,8 @@ class RedditProvider(Provider):
     REQUIRED: ClassVar[tuple[str, ...]] = ("pixel_id", "access_token")
     SECRETS: ClassVar[tuple[str, ...]] = ("access_token",)
     MAX_BATCH: ClassVar[int] = 1000
+    MAX_REQUESTS_PER_SECOND: ClassVar[float | None] = 1000
+    MAX_EVENTS_PER_SECOND: ClassVar[float | None] = 10_000
     MAX_AGE_NS: ClassVar[int | None] = 7 * DAY_NS  # "must be less than 168h0m0s old"
     MAX_AHEAD_NS: ClassVar[int | None] = 5 * MINUTE_NS  # not published; what others found
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {

@@ -93,6 +93,7 @@ class TikTokProvider(Provider):
     REQUIRED: ClassVar[tuple[str, ...]] = ("pixel_code", "access_token")
     SECRETS: ClassVar[tuple[str, ...]] = ("access_token",)
     # Documented for offline events; attribution windows end there for the others too.
+    MAX_REQUESTS_PER_SECOND: ClassVar[float | None] = 1000
     MAX_AGE_NS: ClassVar[int | None] = 28 * DAY_NS
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
         EventType.PAGE_VIEW: "Pageview",  # no standard event; this is how TikTok's own template spells it

@@ -1,0 +1,378 @@
+"""A journal: one SQLite file that holds what one process has captured until every provider has its outcome, and the
+history of it.
+
+An event is a row of `event`; it owes an outcome to each provider in `owed`, and `left` counts those that are missing. An
+outcome is a row of `outcome`. What is delivered loses its body; what was refused or has expired keeps it, as a dead
+letter, until the retention is over. The file belongs to the process that holds the lock beside it; the lock falls with the
+process.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from .conversion import Conversion
+from .stored import dump, load
+
+DEAD = ("refused", "expired", "dropped")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS event (
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
+  owed TEXT NOT NULL, filtered TEXT, left INTEGER NOT NULL, body TEXT
+);
+CREATE INDEX IF NOT EXISTS pending ON event (seq) WHERE left > 0;
+CREATE TABLE IF NOT EXISTS outcome (
+  seq INTEGER NOT NULL, provider TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, settled_at INTEGER NOT NULL,
+  attempts INTEGER NOT NULL, PRIMARY KEY (seq, provider)
+) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+_INSERT = (
+    "INSERT INTO event (id, name, order_id, captured_at, owed, filtered, left, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+BUSY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The outcome of one event at one provider, as it is written."""
+
+    seq: int
+    status: str
+    reason: str
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the journal knows of one event.
+
+    Attributes:
+        outcomes: Provider → `(status, reason, unix nanoseconds, attempts)`; a provider that is owed one has `pending`.
+        body: The sealed conversion as JSON; None once it is delivered everywhere.
+    """
+
+    path: Path
+    seq: int
+    id: str
+    name: str
+    order_id: str | None
+    captured_at: int
+    outcomes: Mapping[str, tuple[str, str, int, int]]
+    body: str | None
+
+
+class Journal:
+    """One journal file, opened for this process.
+
+    Captures and outcomes go through connections of their own, so that an app's thread waits for no batch of outcomes
+    longer than it takes to write it.
+
+    Attributes:
+        found_through: The number of the last event that was in it already when it was opened.
+
+    Raises:
+        OSError, sqlite3.Error: The file cannot be made or read.
+    """
+
+    def __init__(self, path: Path, lock: IO[bytes] | None) -> None:
+        _held.add(path)
+        self.path = path
+        self._file_lock = lock
+        self._capturing = threading.RLock()
+        self._settling = threading.RLock()
+        self._captures = _connect(path)
+        self._outcomes = _connect(path)
+        self._captures.executescript(_SCHEMA)
+        self._captures.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
+        (last,) = self._captures.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+        self.found_through = self._appended = int(last)
+        self._underway: set[int] = set()
+
+    def append(self, conversion: Conversion, owed: Sequence[str], filtered: str | None) -> int:
+        """Keep a conversion; returns its number.
+
+        Args:
+            owed: The providers whose outcomes are to come.
+            filtered: Those that do not get it and why, as JSON.
+
+        Raises:
+            sqlite3.Error: It cannot be written, as where the disk is full.
+        """
+        values = (
+            conversion.id, conversion.name, conversion.order_id, time.time_ns(), ",".join(owed), filtered, len(owed),
+            dump(conversion) if owed else None,
+        )  # fmt: skip
+        with self._capturing:
+            self._appended = seq = int(self._captures.execute(_INSERT, values).lastrowid or 0)
+            self._underway.add(seq)
+            return seq
+
+    def offered(self, seq: int) -> None:
+        """All lanes know of the event that `append` gave this number."""
+        self._underway.discard(seq)
+
+    def offered_through(self) -> int:
+        """Up to this number all lanes know of every event; what comes later may be on its way to them."""
+        with self._capturing:
+            return min(self._underway, default=self._appended + 1) - 1
+
+    def settle(self, provider: str, rows: Iterable[Row]) -> None:
+        """Write outcomes, all or none. One that is there already stays.
+
+        Raises:
+            sqlite3.Error: They cannot be written.
+        """
+        now = time.time_ns()
+        with self._settling, _transaction(self._outcomes) as db:
+            for row in rows:
+                written = db.execute(
+                    "INSERT OR IGNORE INTO outcome VALUES (?, ?, ?, ?, ?, ?)",
+                    (row.seq, provider, row.status, row.reason, now, row.attempts),
+                ).rowcount
+                if written:
+                    db.execute(
+                        "UPDATE event SET left = left - 1, body = CASE WHEN left > 1 OR EXISTS ("
+                        " SELECT 1 FROM outcome AS o WHERE o.seq = event.seq"
+                        " AND o.status IN ('refused', 'expired', 'dropped')) THEN body END WHERE seq = ?",
+                        (row.seq,),
+                    )
+
+    def pending(self, provider: str, after: int, limit: int) -> list[tuple[int, str]]:
+        """`(seq, body)` of the next events that owe this provider an outcome, in their order."""
+        with self._settling:
+            return self._outcomes.execute(
+                "SELECT seq, body FROM event WHERE left > 0 AND seq > ? AND instr(',' || owed || ',', ?)"
+                " AND NOT EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = event.seq AND o.provider = ?) ORDER BY seq LIMIT ?",
+                (after, f",{provider},", provider, limit),
+            ).fetchall()
+
+    def count_pending(self) -> int:
+        """How many events owe an outcome."""
+        with self._settling:
+            return int(self._outcomes.execute("SELECT count(*) FROM event WHERE left > 0").fetchone()[0])
+
+    def gone(self, seqs: Sequence[int]) -> set[int]:
+        """Those of these events that are not there any more, because a person was erased."""
+        marks = ",".join("?" * len(seqs))
+        query = f"SELECT seq FROM event WHERE seq IN ({marks})"  # noqa: S608 reason: question marks only
+        with self._settling:
+            there = {seq for (seq,) in self._outcomes.execute(query, tuple(seqs))}
+        return set(seqs) - there
+
+    def tidy(self, retention: float | None) -> None:
+        """Bring the log into the file; with a retention, in seconds, also forget what is older and settled."""
+        with self._settling, suppress(sqlite3.Error):
+            if retention is not None:
+                with _transaction(self._outcomes) as db:
+                    old = db.execute(
+                        "SELECT seq FROM event WHERE left <= 0 AND captured_at < ? ORDER BY seq LIMIT 10000",
+                        (time.time_ns() - int(retention * 1e9),),
+                    ).fetchall()
+                    db.executemany("DELETE FROM outcome WHERE seq = ?", old)
+                    db.executemany("DELETE FROM event WHERE seq = ?", old)
+            self._outcomes.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Close the file and give up its lock, so that another process may go on with what is left in it."""
+        with self._capturing, self._settling:
+            with suppress(sqlite3.Error):
+                self._captures.close()
+                self._outcomes.close()
+            if self._file_lock is not None:
+                self._file_lock.close()
+            _held.discard(self.path)
+
+
+_held: set[Path] = set()
+"""The journals of this process. A lock of POSIX is the process's own, so it does not keep the process from taking one twice."""
+
+
+def _connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    if writable:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(
+            "PRAGMA synchronous = NORMAL"
+        )  # survives the death of the process; of the machine, but for the last moments
+    return db
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+# --- the folder
+
+SUFFIX = ".journal"
+
+
+def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> Journal | None:
+    """Take over a journal that no living process holds; None where there is none."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        if path in _held or not wanted(path):
+            continue
+        lock = _lock(path)
+        if lock is None:
+            continue
+        try:
+            return Journal(path, lock)
+        except sqlite3.DatabaseError:
+            lock.close()
+            with suppress(OSError):
+                path.rename(path.with_suffix(".damaged"))
+    return None
+
+
+def owes(path: Path) -> bool:
+    """Whether a journal, whoever's it is, holds events that owe an outcome."""
+    try:
+        db = _connect(path, writable=False)
+        try:
+            return db.execute("SELECT 1 FROM event WHERE left > 0 LIMIT 1").fetchone() is not None
+        finally:
+            db.close()
+    except sqlite3.Error:
+        return True  # whoever takes it will see
+
+
+def forget_held() -> None:
+    """In a forked child: the journals are its parent's."""
+    _held.clear()
+
+
+def create(folder: Path) -> Journal:
+    """A new journal of this process.
+
+    Raises:
+        OSError, sqlite3.Error: It cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{time.time_ns():x}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+    return Journal(path, _lock(path))
+
+
+def _lock(path: Path) -> IO[bytes] | None:
+    """Hold the file `<journal>.lock`; None where another process does.
+
+    A lock of POSIX belongs to the process and not to its children, so a fork does not keep a dead parent's journal.
+    """
+    lock = open(path.with_suffix(".lock"), "a+b")  # noqa: SIM115 reason: it is held as long as the journal
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+# --- reading and mending from outside, as the command line does
+
+
+def files(folder: Path) -> list[Path]:
+    """All journals of a folder."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator[Told]:
+    """What the journals of a folder know of the events that meet an SQL condition on `event` (as `e`)."""
+    import json
+
+    for path in files(folder):
+        db = _connect(path, writable=False)
+        try:
+            columns = "seq, id, name, order_id, captured_at, owed, filtered, body"
+            query = f"SELECT {columns} FROM event AS e WHERE {where} ORDER BY seq"  # noqa: S608 reason: our own constants
+            for seq, event_id, name, order_id, captured_at, owed, filtered, body in db.execute(query, tuple(values)):
+                outcomes: dict[str, tuple[str, str, int, int]] = {
+                    provider: ("filtered", reason, captured_at, 0)
+                    for provider, reason in json.loads(filtered or "{}").items()
+                }
+                outcomes.update((provider, ("pending", "", 0, 0)) for provider in owed.split(",") if provider)
+                for provider, *rest in db.execute(
+                    "SELECT provider, status, reason, settled_at, attempts FROM outcome WHERE seq = ?", (seq,)
+                ):
+                    outcomes[provider] = (rest[0], rest[1], rest[2], rest[3])
+                yield Told(path, seq, event_id, name, order_id, captured_at, outcomes, body)
+        except sqlite3.DatabaseError:
+            continue
+        finally:
+            db.close()
+
+
+def resettle(path: Path, seq: int, provider: str, status: str, reason: str, attempts: int) -> None:
+    """Replace the outcome of a dead letter that was sent again."""
+    db = _connect(path)
+    try:
+        with _transaction(db):
+            db.execute(
+                "UPDATE outcome SET status = ?, reason = ?, settled_at = ?, attempts = attempts + ?"
+                " WHERE seq = ? AND provider = ?",
+                (status, reason, time.time_ns(), attempts, seq, provider),
+            )
+            db.execute(
+                "UPDATE event SET body = NULL WHERE seq = ? AND left <= 0 AND NOT EXISTS (SELECT 1 FROM outcome AS o"
+                " WHERE o.seq = event.seq AND o.status IN ('refused', 'expired', 'dropped'))",
+                (seq,),
+            )
+    finally:
+        db.close()
+
+
+def erase(folder: Path, matches: Callable[[Conversion], bool]) -> int:
+    """Remove the events of which `matches` is true, with all that is known of them; returns how many."""
+    erased = 0
+    for path in files(folder):
+        db = _connect(path)
+        try:
+            rows = db.execute("SELECT seq, body FROM event WHERE body IS NOT NULL").fetchall()
+            found = [(seq,) for seq, body in rows if matches(load(body))]
+            with _transaction(db):
+                db.executemany("DELETE FROM outcome WHERE seq = ?", found)
+                db.executemany("DELETE FROM event WHERE seq = ?", found)
+            erased += len(found)
+        finally:
+            db.close()
+    return erased
+
+
+def purge(folder: Path, before: int) -> int:
+    """Forget dead letters that were captured before this time (unix nanoseconds); returns how many."""
+    purged = 0
+    for path in files(folder):
+        db = _connect(path)
+        try:
+            with _transaction(db):
+                old = db.execute(
+                    "SELECT seq FROM event WHERE left <= 0 AND body IS NOT NULL AND captured_at < ?", (before,)
+                ).fetchall()
+                db.executemany("DELETE FROM outcome WHERE seq = ?", old)
+                db.executemany("DELETE FROM event WHERE seq = ?", old)
+            purged += len(old)
+        finally:
+            db.close()
+    return purged

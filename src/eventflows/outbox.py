@@ -1,0 +1,277 @@
+"""The outbox of a lane: requests that wait for their turn, and the threads that send them.
+
+Each request waits for its own back-off. The lane as a whole waits too: for a platform that asks to (`Retry-After`), for
+credentials to be mended, and once several requests in a row have failed it lets through one at a time, as a probe, until
+one succeeds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from .delivery import Item, Settled, Verdict, judge
+from .pace import Pace
+from .providers.base import Provider, Response
+from .retry import RetryPolicy
+from .sdk import untraced
+from .transport import Transport
+
+BREAK_AFTER = 5
+"""So many failed requests in a row make an outage."""
+IDLE_SECONDS = 5.0
+"""A consumer without work ends after this time."""
+
+
+@dataclass(slots=True)
+class Work:
+    """One request to be sent.
+
+    Attributes:
+        since: When its first attempt failed, on the monotonic clock.
+    """
+
+    batch: list[Item]
+    failures: int = 0
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the outbox asks of its lane.
+
+    Attributes:
+        settle: Told the outcomes of some entries, each exactly once, and after how many attempts.
+        recheck: Given the items of a request that goes again; settles those that must not, and returns the others.
+        attempted: Told of each request that goes out.
+        trouble: Told `(kind, reason)` once when the lane pauses (`credentials`, `outage`), and `recovered`.
+        left: Given what is unsent when the lane closes, and why.
+    """
+
+    settle: Callable[[Sequence[Settled], int], None]
+    recheck: Callable[[list[Item]], list[Item]]
+    attempted: Callable[[], None]
+    trouble: Callable[[str, str], None]
+    left: Callable[[list[Item], str], None]
+
+
+class Outbox:
+    """Sends requests on up to `consumers` threads, which start when there is work for them.
+
+    Args:
+        pace: Limits the requests per second, over all lanes with the same credentials; None is unlimited.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        provider: Provider,
+        transport: Transport,
+        policy: RetryPolicy,
+        hooks: Hooks,
+        consumers: int,
+        pace: Pace | None = None,
+    ) -> None:
+        self._name = name
+        self._provider = provider
+        self._transport = transport
+        self._policy = policy
+        self._hooks = hooks
+        self._consumers = consumers
+        self._pace = pace
+        self._changed = threading.Condition(threading.Lock())
+        self._ready: deque[Work] = deque()
+        self._later: list[tuple[float, int, Work]] = []
+        self._order = count()
+        self._threads: set[threading.Thread] = set()
+        self._idle = self._sending = 0
+        self._not_before = 0.0
+        self._streak = self._denials = 0
+        self._trouble = ""
+        self._closing = self._over = False
+
+    # --- the lane's thread
+
+    def submit(self, batches: Iterable[list[Item]]) -> None:
+        """Queue requests; waits while as many are ready as there may be consumers, which keeps the rest in the lane's queue."""
+        for batch in batches:
+            with self._changed:
+                while len(self._ready) >= self._consumers and self._threads and not self._closing:
+                    self._changed.wait(1.0)
+                self._ready.append(Work(batch))
+                self._changed.notify_all()
+                inline = not self._idle and len(self._threads) < self._consumers and not self._start_thread()
+            if inline:  # no thread can start any more, as in exit handlers
+                self._consume(wait=False)
+
+    def _start_thread(self) -> bool:
+        thread = threading.Thread(target=self._run, name=f"{self._name}-send", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return bool(self._threads)
+        self._threads.add(thread)
+        return True
+
+    # --- closing: the lane stops, and whatever waits gets one more chance at once
+
+    def close_soon(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def join(self, deadline: float) -> bool:
+        """Wait for the end after `close_soon`; True where nothing is under way any more. Afterwards nothing more is sent."""
+        with self._changed:
+            if not self._threads and (self._ready or self._later) and not self._start_thread():
+                inline = True
+            else:
+                inline = False
+        if inline:
+            self._consume(wait=False)
+        with self._changed:
+            while (self._ready or self._later or self._sending) and not self._over:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._over = True
+            self._changed.notify_all()
+            unsent = [*self._ready, *(work for _, _, work in self._later)]
+            self._ready.clear()
+            self._later.clear()
+            sending = self._sending
+        for work in unsent:
+            self._hooks.left(work.batch, "not delivered before the end of shutdown")
+        return not sending
+
+    # --- the consumers' threads
+
+    def _run(self) -> None:
+        try:
+            self._consume(wait=True)
+        finally:
+            with self._changed:
+                self._threads.discard(threading.current_thread())
+                self._changed.notify_all()
+
+    def _consume(self, *, wait: bool) -> None:
+        with untraced():
+            while (work := self._next(wait=wait)) is not None:
+                try:
+                    self._send(work)
+                finally:
+                    with self._changed:
+                        self._sending -= 1
+                        self._changed.notify_all()
+
+    def _next(self, *, wait: bool) -> Work | None:
+        """The next request that may go out; None where the thread has no more to do."""
+        idle_until = time.monotonic() + IDLE_SECONDS
+        with self._changed:
+            while not self._over:
+                now = time.monotonic()
+                while self._later and (self._later[0][0] <= now or self._closing):
+                    self._ready.append(heapq.heappop(self._later)[2])
+                if self._ready:
+                    seconds = self._seconds_to_go(now)
+                    if seconds <= 0:
+                        self._sending += 1
+                        return self._ready.popleft()
+                elif self._later:
+                    seconds = self._later[0][0] - now
+                else:
+                    seconds = idle_until - now
+                    if self._closing or seconds <= 0:
+                        return None
+                if not wait:
+                    return None
+                self._idle += 1
+                try:
+                    self._changed.wait(seconds)
+                finally:
+                    self._idle -= 1
+        return None
+
+    def _seconds_to_go(self, now: float) -> float:
+        """How long the lane as a whole has to wait before its next request; 0 where it may go."""
+        if self._broken and self._sending:
+            return IDLE_SECONDS  # the probe is under way; its end wakes us
+        if self._closing:
+            return 0.0
+        return max(self._not_before - now, self._pace.seconds(now) if self._pace is not None else 0.0)
+
+    @property
+    def _broken(self) -> bool:
+        return self._streak >= BREAK_AFTER or self._denials > 0
+
+    def _send(self, work: Work) -> None:
+        batch = self._hooks.recheck(work.batch) if work.failures else work.batch
+        if not batch:
+            return
+        if self._pace is not None:
+            self._pace.take(time.monotonic(), len(batch))
+        self._hooks.attempted()
+        response = self._response(batch)
+        verdict = judge(self._provider, batch, response)
+        if verdict.settled:
+            self._hooks.settle(verdict.settled, work.failures + 1)
+        self._follow(work, verdict, response)
+
+    def _response(self, batch: list[Item]) -> Response:
+        try:
+            return self._transport.send(self._provider.request([item.encoded for item in batch]))
+        except Exception as problem:  # noqa: BLE001 reason: a provider of somebody else must not cost the lane its thread
+            return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)
+
+    def _follow(self, work: Work, verdict: Verdict, response: Response) -> None:
+        """Queue what goes again, and open or close the way for the lane as a whole."""
+        now = time.monotonic()
+        left: list[tuple[list[Item], str]] = []
+        told: tuple[str, str] | None = None
+        with self._changed:
+            self._ready.extendleft(Work(batch, work.failures, work.since) for batch in reversed(verdict.again))
+            if verdict.later:
+                self._streak += 1
+                failures, since = work.failures + 1, work.since or now
+                seconds = self._policy.wait(failures, response.retry_after)
+                if self._closing:
+                    left.append((verdict.later, f"shutdown after failed attempts: {verdict.reason}"))
+                elif self._policy.max_elapsed_time and now - since + seconds > self._policy.max_elapsed_time:
+                    left.append((verdict.later, f"given up after failed attempts: {verdict.reason}"))
+                else:
+                    heapq.heappush(
+                        self._later, (now + seconds, next(self._order), Work(verdict.later, failures, since))
+                    )
+                if response.retry_after or self._streak >= BREAK_AFTER:
+                    self._not_before = max(self._not_before, now + seconds)
+                if self._streak == BREAK_AFTER:
+                    told = ("outage", verdict.reason)
+            elif verdict.paused:
+                self._denials += 1
+                if self._denials == 1:
+                    told = ("credentials", verdict.reason)
+                if self._closing:
+                    left.append(
+                        (verdict.paused, f"shutdown while the credentials or account are refused: {verdict.reason}")
+                    )
+                else:
+                    self._ready.appendleft(Work(verdict.paused, work.failures + 1, work.since or now))
+                    self._not_before = now + self._policy.pause(self._denials)
+            else:
+                if self._broken:
+                    told = ("recovered", "")
+                self._streak = self._denials = 0
+                self._not_before = 0.0
+            if self._closing and self._broken:  # an outage at shutdown: what is left would fail as well
+                left.extend((one.batch, f"shutdown during an outage: {verdict.reason}") for one in self._ready)
+                self._ready.clear()
+        for items, reason in left:
+            self._hooks.left(items, reason)
+        if told is not None:
+            self._hooks.trouble(*told)

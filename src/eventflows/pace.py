@@ -1,0 +1,32 @@
+"""Rate limits of a platform, counted per credential: a token bucket for requests and one for events."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Pace:
+    """How fast requests with one credential may go.
+
+    Args:
+        requests: Per second; None is unlimited.
+        events: Per second; None is unlimited.
+    """
+
+    def __init__(self, requests: float | None, events: float | None) -> None:
+        self._rates = (requests, events)
+        self._free_at = [0.0, 0.0]  # when all that was sent has been worth its time
+        self._lock = threading.Lock()
+
+    def seconds(self, now: float) -> float:
+        """How long the next request has to wait, at this time of the monotonic clock. Up to a second's worth goes at once."""
+        with self._lock:
+            return max(0.0, max(self._free_at) - now - 1.0)
+
+    def take(self, now: float, events: int) -> None:
+        """A request with so many events goes out now."""
+        with self._lock:
+            for index, amount in enumerate((1, events)):
+                rate = self._rates[index]
+                if rate:
+                    self._free_at[index] = max(self._free_at[index], now) + amount / rate

@@ -1,0 +1,142 @@
+"""The storage of a pipeline: a folder of journals, one per process, and the take-over of what dead processes left there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from . import journal
+from .conversion import Conversion
+from .delivery import Entry
+from .journal import Journal
+from .log import Notices, logger
+
+SCAN_SECONDS = 5.0
+REFUSED_SECONDS = 1.0
+"""After a write that failed the journal is not tried again for so long; events are in memory only meanwhile."""
+_abandoned: list[object] = []  # a parent's connections, which a forked child must neither use nor close
+
+
+class Storage:
+    """Keeps what is captured on disk until it has its outcomes.
+
+    Args:
+        folder: Shared by all processes of the app; made where it is not there.
+        retention: Seconds that dead letters and the history are kept.
+        recovered: Told of each journal that was taken over, with all that it still owes.
+        tended: Called every few seconds on the storage's thread, for what the lanes have to do there.
+    """
+
+    def __init__(
+        self, folder: Path, retention: float, recovered: Callable[[Journal], None], tended: Callable[[], None]
+    ) -> None:
+        self._folder = folder
+        self._retention = retention
+        self._recovered = recovered
+        self._tended = tended
+        self._notices = Notices()
+        self._own: Journal | None = None
+        self._adopted: list[Journal] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """In new storage, and in a forked child, which has a journal of its own once it captures."""
+        if self._own is not None or self._adopted:
+            _abandoned.append((self._own, self._adopted))
+            journal.forget_held()
+        self._own, self._adopted = None, []
+        self._opening = threading.RLock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._not_before = 0.0
+        self._closed = False
+        self._lost = False
+
+    def start(self) -> None:
+        """Look after the folder from now on: deliver what an earlier process left."""
+        with self._opening:
+            if self._thread is None and not self._closed:
+                thread = threading.Thread(target=self._tend, name="EventFlows-storage", daemon=True)
+                with suppress(RuntimeError):  # the interpreter is shutting down
+                    thread.start()
+                    self._thread = thread
+
+    def keep(self, conversion: Conversion, owed: Sequence[str], filtered: Mapping[str, str]) -> Entry | None:
+        """Write a conversion to the journal; None where that is not possible, and then it is in memory only."""
+        if self._not_before > time.monotonic():
+            return None
+        try:
+            own = self._own or self._open()
+            seq = own.append(conversion, owed, json.dumps(filtered) if filtered else None)
+        except (sqlite3.Error, OSError) as problem:
+            self._not_before = time.monotonic() + REFUSED_SECONDS
+            self._lost = True
+            self._notices.warn(
+                "refused", "the storage takes nothing (%s): conversions are kept in memory only", str(problem)[:200]
+            )
+            return None
+        if self._lost:
+            self._lost = False
+            logger.warning("the storage takes conversions again")
+        return Entry(conversion, own, seq)
+
+    def _open(self) -> Journal:
+        with self._opening:
+            if self._own is None:
+                if self._closed:
+                    raise OSError("it is closed")
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._own = own = journal.take(self._folder) or journal.create(self._folder)
+                if own.found_through and own.count_pending():
+                    self._recovered(own)
+                self.start()
+            return self._own
+
+    def close(self) -> None:
+        """Give up the journals; what is left in them is for the next process."""
+        self._stop.set()
+        with self._opening:
+            self._closed = True
+            held = [*([self._own] if self._own is not None else []), *self._adopted]
+            self._own, self._adopted = None, []
+        for one in held:
+            one.close()
+
+    # --- the storage's thread
+
+    def _tend(self) -> None:
+        pid, tidied = os.getpid(), 0.0
+        while os.getpid() == pid:
+            try:
+                self._adopt()
+                self._tended()
+                for one in self._held():
+                    due = time.monotonic() - tidied > 60
+                    one.tidy(self._retention if due else None)
+                tidied = time.monotonic() if time.monotonic() - tidied > 60 else tidied
+            except Exception as problem:  # noqa: BLE001 reason: the thread must outlive a disk's bad day
+                self._notices.warn("tend", "the storage could not be looked after: %s", type(problem).__name__)
+            if self._stop.wait(SCAN_SECONDS):
+                return
+
+    def _held(self) -> list[Journal]:
+        with self._opening:
+            return [*([self._own] if self._own is not None else []), *self._adopted]
+
+    def _adopt(self) -> None:
+        """Go on with the journals of dead processes, and give back those that owe nothing any more."""
+        for done in [one for one in self._adopted if not one.count_pending()]:
+            with self._opening:
+                self._adopted.remove(done)
+            done.close()
+        while not self._stop.is_set() and (found := journal.take(self._folder, journal.owes)) is not None:
+            with self._opening:
+                self._adopted.append(found)
+            logger.info("EventFlows goes on with %d conversions of an earlier process", found.count_pending())
+            self._recovered(found)
