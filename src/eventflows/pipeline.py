@@ -66,6 +66,8 @@ class Pipeline:
         if resource is not None or built_from.environment is not None or not built_from.environments:
             self.in_environment(resource or {})
         self._reset()
+        if self._storage is not None:
+            self._storage.start()
         # A pipeline that nobody holds any more must not be kept alive by its own exit and fork hooks.
         me = weakref.ref(self)
 

@@ -18,6 +18,7 @@ from .journal import Journal
 from .log import Notices, logger
 
 SCAN_SECONDS = 5.0
+TIDY_SECONDS = 60.0
 REFUSED_SECONDS = 1.0
 """After a write that failed the journal is not tried again for so long; events are in memory only meanwhile."""
 _abandoned: list[object] = []  # a parent's connections, which a forked child must neither use nor close
@@ -116,10 +117,10 @@ class Storage:
             try:
                 self._adopt()
                 self._tended()
+                due = time.monotonic() - tidied > TIDY_SECONDS
                 for one in self._held():
-                    due = time.monotonic() - tidied > 60
                     one.tidy(self._retention if due else None)
-                tidied = time.monotonic() if time.monotonic() - tidied > 60 else tidied
+                tidied = time.monotonic() if due else tidied
             except Exception as problem:  # noqa: BLE001 reason: the thread must outlive a disk's bad day
                 self._notices.warn("tend", "the storage could not be looked after: %s", type(problem).__name__)
             if self._stop.wait(SCAN_SECONDS):
