@@ -14,6 +14,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ PRAGMA user_version = 1;
 _INSERT = (
     "INSERT INTO event (id, name, order_id, captured_at, owed, filtered, left, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_SETTLED = (
+    "UPDATE event SET left = left - 1, body = CASE WHEN left > 1 OR EXISTS (SELECT 1 FROM outcome AS o"
+    " WHERE o.seq = event.seq AND o.status IN ('refused', 'expired', 'dropped')) THEN body END WHERE seq = ?"
+)
 BUSY_SECONDS = 5.0
 
 
@@ -50,6 +55,16 @@ class Row:
     status: str
     reason: str
     attempts: int = 0
+
+
+@dataclass(slots=True)
+class _Outcomes:
+    """Outcomes that a thread wants written, and whether another has written them meanwhile."""
+
+    provider: str
+    rows: Sequence[Row]
+    done: bool = False
+    problem: sqlite3.Error | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +103,15 @@ class Journal:
         _held.add(path)
         self.path = path
         self._file_lock = lock
-        self._capturing = threading.RLock()
-        self._settling = threading.RLock()
-        self._captures = _connect(path)
-        self._outcomes = _connect(path)
-        self._captures.executescript(_SCHEMA)
-        self._captures.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
-        (last,) = self._captures.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+        # One connection writes, and its users wait for a lock of ours: SQLite's own waiting sleeps for milliseconds.
+        self._writing = threading.RLock()
+        self._reading = threading.RLock()
+        self._writer = _connect(path)
+        self._reader = _connect(path)
+        self._outcomes: deque[_Outcomes] = deque()
+        self._writer.executescript(_SCHEMA)
+        self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
+        (last,) = self._writer.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
         self.found_through = self._appended = int(last)
         self._underway: set[int] = set()
 
@@ -112,8 +129,8 @@ class Journal:
             conversion.id, conversion.name, conversion.order_id, time.time_ns(), ",".join(owed), filtered, len(owed),
             dump(conversion) if owed else None,
         )  # fmt: skip
-        with self._capturing:
-            self._appended = seq = int(self._captures.execute(_INSERT, values).lastrowid or 0)
+        with self._writing:
+            self._appended = seq = int(self._writer.execute(_INSERT, values).lastrowid or 0)
             self._underway.add(seq)
             return seq
 
@@ -123,34 +140,45 @@ class Journal:
 
     def offered_through(self) -> int:
         """Up to this number all lanes know of every event; what comes later may be on its way to them."""
-        with self._capturing:
+        with self._writing:
             return min(self._underway, default=self._appended + 1) - 1
 
-    def settle(self, provider: str, rows: Iterable[Row]) -> None:
+    def settle(self, provider: str, rows: Sequence[Row]) -> None:
         """Write outcomes, all or none. One that is there already stays.
+
+        Threads that come while another one writes are served by the next of them in one go.
 
         Raises:
             sqlite3.Error: They cannot be written.
         """
+        mine = _Outcomes(provider, rows)
+        self._outcomes.append(mine)
+        with self._writing:
+            if not mine.done:
+                together = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
+                problem: sqlite3.Error | None = None
+                try:
+                    self._write(together)
+                except sqlite3.Error as raised:
+                    problem = raised
+                for one in together:
+                    one.done, one.problem = True, problem
+        if mine.problem is not None:
+            raise mine.problem
+
+    def _write(self, together: Iterable[_Outcomes]) -> None:
         now = time.time_ns()
-        with self._settling, _transaction(self._outcomes) as db:
-            for row in rows:
-                written = db.execute(
-                    "INSERT OR IGNORE INTO outcome VALUES (?, ?, ?, ?, ?, ?)",
-                    (row.seq, provider, row.status, row.reason, now, row.attempts),
-                ).rowcount
-                if written:
-                    db.execute(
-                        "UPDATE event SET left = left - 1, body = CASE WHEN left > 1 OR EXISTS ("
-                        " SELECT 1 FROM outcome AS o WHERE o.seq = event.seq"
-                        " AND o.status IN ('refused', 'expired', 'dropped')) THEN body END WHERE seq = ?",
-                        (row.seq,),
-                    )
+        with _transaction(self._writer) as db:
+            for one in together:
+                for row in one.rows:
+                    values = (row.seq, one.provider, row.status, row.reason, now, row.attempts)
+                    if db.execute("INSERT OR IGNORE INTO outcome VALUES (?, ?, ?, ?, ?, ?)", values).rowcount:
+                        db.execute(_SETTLED, (row.seq,))
 
     def pending(self, provider: str, after: int, limit: int) -> list[tuple[int, str]]:
         """`(seq, body)` of the next events that owe this provider an outcome, in their order."""
-        with self._settling:
-            return self._outcomes.execute(
+        with self._reading:
+            return self._reader.execute(
                 "SELECT seq, body FROM event WHERE left > 0 AND seq > ? AND instr(',' || owed || ',', ?)"
                 " AND NOT EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = event.seq AND o.provider = ?) ORDER BY seq LIMIT ?",
                 (after, f",{provider},", provider, limit),
@@ -158,36 +186,36 @@ class Journal:
 
     def count_pending(self) -> int:
         """How many events owe an outcome."""
-        with self._settling:
-            return int(self._outcomes.execute("SELECT count(*) FROM event WHERE left > 0").fetchone()[0])
+        with self._reading:
+            return int(self._reader.execute("SELECT count(*) FROM event WHERE left > 0").fetchone()[0])
 
     def gone(self, seqs: Sequence[int]) -> set[int]:
         """Those of these events that are not there any more, because a person was erased."""
         marks = ",".join("?" * len(seqs))
         query = f"SELECT seq FROM event WHERE seq IN ({marks})"  # noqa: S608 reason: question marks only
-        with self._settling:
-            there = {seq for (seq,) in self._outcomes.execute(query, tuple(seqs))}
+        with self._reading:
+            there = {seq for (seq,) in self._reader.execute(query, tuple(seqs))}
         return set(seqs) - there
 
     def tidy(self, retention: float | None) -> None:
-        """Bring the log into the file; with a retention, in seconds, also forget what is older and settled."""
-        with self._settling, suppress(sqlite3.Error):
-            if retention is not None:
-                with _transaction(self._outcomes) as db:
-                    old = db.execute(
-                        "SELECT seq FROM event WHERE left <= 0 AND captured_at < ? ORDER BY seq LIMIT 10000",
-                        (time.time_ns() - int(retention * 1e9),),
-                    ).fetchall()
-                    db.executemany("DELETE FROM outcome WHERE seq = ?", old)
-                    db.executemany("DELETE FROM event WHERE seq = ?", old)
-            self._outcomes.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        """Bring the log into the file; with a retention, in seconds, also forget what is older."""
+        if retention is not None:
+            before = time.time_ns() - int(retention * 1e9)
+            with self._writing, _transaction(self._writer) as db:
+                old = db.execute(
+                    "SELECT seq FROM event WHERE captured_at < ? ORDER BY seq LIMIT 1000", (before,)
+                ).fetchall()
+                db.executemany("DELETE FROM outcome WHERE seq = ?", old)
+                db.executemany("DELETE FROM event WHERE seq = ?", old)
+        with self._reading:
+            self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close the file and give up its lock, so that another process may go on with what is left in it."""
-        with self._capturing, self._settling:
+        with self._writing, self._reading:
             with suppress(sqlite3.Error):
-                self._captures.close()
-                self._outcomes.close()
+                self._writer.close()
+                self._reader.close()
             if self._file_lock is not None:
                 self._file_lock.close()
             _held.discard(self.path)

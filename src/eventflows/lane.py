@@ -92,9 +92,10 @@ class Lane:
         self._batcher: Batcher | InlineBatcher | None = None
         self._outbox: Outbox | None = None
         self._transport: Transport | None = None
-        self._closed = False
+        self._closed = self._gave_up = False
         # What is on disk: entries that are in memory as well, and from where on a journal holds more of them.
-        self._journaling = threading.RLock()
+        self._loading = threading.Lock()
+        self._settled_meanwhile: set[tuple[int, int]] | None = None
         self._held: set[tuple[int, int]] = set()
         self._backlogs: dict[Journal, int] = {}
         self._unwritten: list[tuple[Journal, Row]] = []
@@ -220,7 +221,7 @@ class Lane:
             logger.info("%s: %d conversions are left in the storage for the next process", self.provider.name, kept)
         if self._transport is not None and quiet:
             self._transport.close()
-        return not lost and not kept
+        return not (lost or kept or self._gave_up)
 
     # --- the storage's side
 
@@ -231,58 +232,70 @@ class Lane:
 
     def tend(self) -> None:
         """Load what there is room for, and write outcomes that could not be written before; on the storage's thread."""
-        with self._journaling:
-            unwritten, self._unwritten = self._unwritten, []
-            for journal, row in unwritten:
-                self._write(journal, [row])
+        unwritten, self._unwritten = self._unwritten, []
+        for journal, row in unwritten:
+            self._write(journal, [row])
         self._load()
 
     def _load(self) -> None:
-        """Bring entries that are only on disk into memory, while there is room."""
-        with self._journaling:
+        """Bring entries that are only on disk into memory, while there is room. One thread at a time does it."""
+        if not self._loading.acquire(blocking=False):
+            return
+        try:
             for journal in list(self._backlogs):
                 while not self._closed and (room := self._queue.queue_size - self._in_memory) > 0:
-                    through = journal.offered_through()
-                    after = self._backlogs[journal]
-                    try:
-                        rows = journal.pending(self.provider.name, after, min(room, _LOAD))
-                    except sqlite3.Error as problem:
-                        self._notices.warn("load", "%s: the storage cannot be read: %s", self.provider.name, problem)
+                    if not self._load_from(journal, min(room, _LOAD)):
                         break
-                    usable = [row for row in rows if row[0] <= through]
-                    loaded = self._admit_rows(journal, usable)
-                    with self._changed:
-                        if self._backlogs[journal] == after:  # else more was added below, and is looked for again
-                            if len(usable) < _LOAD and len(usable) == len(rows) < room:
-                                del self._backlogs[journal]
-                            elif usable:
-                                self._backlogs[journal] = usable[-1][0]
-                    if not loaded or journal not in self._backlogs:
-                        break
+        except sqlite3.Error as problem:
+            self._notices.warn("load", "%s: the storage cannot be read: %s", self.provider.name, problem)
+        finally:
+            self._settled_meanwhile = None
+            self._loading.release()
 
-    def _admit_rows(self, journal: Journal, rows: Sequence[tuple[int, str]]) -> bool:
+    def _load_from(self, journal: Journal, limit: int) -> bool:
+        """Load the next entries of a journal; False where there are no more for now."""
+        with self._changed:
+            self._settled_meanwhile = set()  # what gets its outcome after the query and before the look at it
+            after = self._backlogs[journal]
+        through = journal.offered_through()  # what comes later is on its way to `offer`
+        rows = journal.pending(self.provider.name, after, limit)
+        usable = [row for row in rows if row[0] <= through]
+        self._admit_rows(journal, usable)
+        with self._changed:
+            if self._backlogs[journal] != after:  # more was added below
+                return True
+            if usable:
+                self._backlogs[journal] = usable[-1][0]
+            if len(usable) == len(rows) < limit:
+                del self._backlogs[journal]
+                return False
+            return bool(usable)
+
+    def _admit_rows(self, journal: Journal, rows: Sequence[tuple[int, str]]) -> None:
         entries = []
         for seq, body in rows:
-            if (id(journal), seq) in self._held:
-                continue
             try:
                 entries.append(Entry(load(body), journal, seq))
             except (ValueError, TypeError):
                 self._write(journal, [Row(seq, "dropped", "unreadable in the storage")])
+        admitted = []
         with self._changed:
+            known = self._held | (self._settled_meanwhile or set())
             for entry in entries:
+                if (id(journal), entry.seq) in known:
+                    continue
                 if entry.seq > journal.found_through:  # counted already, when there was no room for it
                     self._pending -= 1
                     self._journaled -= 1
                 else:
                     self._captured += 1
                 batcher = self._admit(entry)
-        for entry in entries:
+                admitted.append(entry)
+        for entry in admitted:
             batcher.emit(entry)
-        return bool(rows)
 
     def _write(self, journal: Journal, rows: Sequence[Row]) -> None:
-        """Write outcomes, or remember to do so; with the journaling lock held."""
+        """Write outcomes, or remember to do so."""
         try:
             journal.settle(self.provider.name, rows)
         except sqlite3.Error as problem:
@@ -359,35 +372,39 @@ class Lane:
     def _left(self, items: list[Item], reason: str) -> None:
         """The outbox gives these up: dropped, or left in the storage."""
         closing = self._closed
+        with self._changed:
+            self._gave_up = self._gave_up or closing
         self._settle([Settled(i.entry, "dropped", reason) for i in items if not closing or i.entry.journal is None])
 
     def _settle(self, settled: Sequence[Settled], attempts: int = 0) -> None:
         if not settled:
             return
         told: Counter[tuple[str, str]] = Counter()
-        with self._journaling:
-            by_journal: dict[Journal, list[Row]] = {}
+        by_journal: dict[Journal, list[Row]] = {}
+        for one in settled:
+            if one.entry.journal is not None:
+                row = Row(one.entry.seq, one.status, one.reason, attempts)
+                by_journal.setdefault(one.entry.journal, []).append(row)
+        for journal, rows in by_journal.items():
+            self._write(journal, rows)
+        with self._changed:
             for one in settled:
-                if one.entry.journal is not None:
-                    row = Row(one.entry.seq, one.status, one.reason, attempts)
-                    by_journal.setdefault(one.entry.journal, []).append(row)
-            for journal, rows in by_journal.items():
-                self._write(journal, rows)
-            with self._changed:
-                for one in settled:
-                    in_journal = one.entry.journal is not None
-                    if self._pending <= (0 if in_journal else self._journaled):
-                        continue  # what shutdown gave up already stays counted as that
-                    self._pending -= 1
-                    self._in_memory -= 1
-                    if in_journal:
-                        self._journaled -= 1
-                        self._held.discard((id(one.entry.journal), one.entry.seq))
-                    self._outcomes[one.status, one.reason] += 1
-                    told[one.status, one.reason] += 1
-                if not self._pending:
-                    self._changed.notify_all()
-                more = bool(self._backlogs) and self._in_memory < self._queue.queue_size // 2
+                in_journal = one.entry.journal is not None
+                if self._pending <= (0 if in_journal else self._journaled):
+                    continue  # what shutdown gave up already stays counted as that
+                self._pending -= 1
+                self._in_memory -= 1
+                if in_journal:
+                    self._journaled -= 1
+                    key = (id(one.entry.journal), one.entry.seq)
+                    self._held.discard(key)
+                    if self._settled_meanwhile is not None:
+                        self._settled_meanwhile.add(key)
+                self._outcomes[one.status, one.reason] += 1
+                told[one.status, one.reason] += 1
+            if not self._pending:
+                self._changed.notify_all()
+            more = bool(self._backlogs) and self._in_memory < self._queue.queue_size // 2
         for (status, reason), count in told.items():
             if status in ("refused", "expired", "dropped"):
                 self._notices.warn(reason, "%s: conversions %s: %s", self.provider.name, status, reason, count=count)

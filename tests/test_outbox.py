@@ -1,0 +1,217 @@
+"""The outbox: requests side by side, an outage that costs no CPU, rate limits, and waiting that ends when it must."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+import eventflows
+from eventflows import GA4Provider, MetaProvider, outbox
+from eventflows.pace import Pace
+from eventflows.pipeline import Pipeline
+from eventflows.retry import RetryPolicy, retry_after_seconds
+from eventflows.sandbox import Sandbox
+
+from .test_pipeline import FAST, LEAD, adds_up, record
+
+
+class Together(BaseHTTPRequestHandler):
+    """Answers nobody until so many requests are under way at once."""
+
+    protocol_version = "HTTP/1.1"
+    barrier: ClassVar[threading.Barrier]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        try:
+            self.barrier.wait(10)
+            self.send_response(204)
+        except threading.BrokenBarrierError:
+            self.send_response(400)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing to say."""
+
+
+@pytest.fixture
+def together() -> Iterator[Callable[[int], str]]:
+    """Makes a server of `Together`, and gives its URL."""
+    servers = []
+
+    def start(parties: int) -> str:
+        Together.barrier = threading.Barrier(parties)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Together)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_requests_of_one_lane_go_side_by_side(together: Callable[[int], str]) -> None:
+    """GA4 takes one client per request; with 20 under way at once, 100 ms per answer still give 200 a second."""
+    pipeline = eventflows.configure([GA4Provider("G-1", "x", endpoint=together(20))])
+    for number in range(40):
+        record(**{"user.id": str(number)})
+    assert eventflows.force_flush(15_000)
+    assert pipeline.stats()["ga4"].delivered == 40
+
+
+def test_no_more_requests_than_consumers_are_under_way(together: Callable[[int], str]) -> None:
+    eventflows.configure([GA4Provider("G-1", "x", endpoint=together(3))], sending_queue={"num_consumers": 2})
+    for number in range(3):
+        record(**{"user.id": str(number)})
+    assert not eventflows.force_flush(500)
+    Together.barrier.abort()
+
+
+class Down(ThreadingHTTPServer):
+    """A platform that is down, counts who asks, and comes back."""
+
+    request_queue_size = 128
+    asked = 0
+    down = True
+
+
+class DownHandler(BaseHTTPRequestHandler):
+    server: Down
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked += 1
+        self.send_response(503 if self.server.down else 204)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing to say."""
+
+
+@pytest.fixture
+def platform() -> Iterator[Down]:
+    server = Down(("127.0.0.1", 0), DownHandler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ga4(server: Down, **options: Any) -> Pipeline:
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    return eventflows.configure([GA4Provider("G-1", "x", endpoint=url)], **{"retry_on_failure": FAST, **options})
+
+
+def test_in_an_outage_one_request_at_a_time_probes_and_nothing_is_lost(
+    platform: Down, caplog: pytest.LogCaptureFixture
+) -> None:
+    """200 requests wait, and only a few ask; one log line when it begins and one when it ends."""
+    pipeline = ga4(platform, retry_on_failure={"initial_interval": "1s", "max_interval": "1s"})
+    for number in range(200):
+        record(**{"user.id": str(number)})
+    assert not eventflows.force_flush(1_000)
+    assert platform.asked <= outbox.BREAK_AFTER + 32 + 10
+    platform.down = False
+    assert eventflows.force_flush(15_000)
+    assert pipeline.stats()["ga4"].delivered == 200
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("trying one at a time" in line for line in said) == 1
+    assert sum("requests succeed again" in line for line in said) == 1
+
+
+def test_shutdown_in_an_outage_tries_a_few_and_says_what_it_left(platform: Down) -> None:
+    pipeline = ga4(platform)
+    for number in range(200):
+        record(**{"user.id": str(number)})
+    assert not eventflows.shutdown(5_000)
+    stats = pipeline.stats()["ga4"]
+    assert (stats.pending, stats.delivered, sum(stats.dropped.values())) == (0, 0, 200)
+    assert adds_up(stats)
+    assert platform.asked < 200
+
+
+def test_an_event_that_becomes_too_old_while_it_waits_expires(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MetaProvider, "MAX_AGE_NS", 3 * 10**8)
+    provider = MetaProvider("123", "abc", endpoint=f"{sandbox.url}/meta")
+    pipeline = eventflows.configure([provider], retry_on_failure=FAST, sending_queue={"flush_interval": "1ms"})
+    sandbox.fault("meta", status=500, times=10_000)
+    record()
+    assert eventflows.force_flush(10_000)
+    stats = pipeline.stats()["meta"]
+    assert (sum(stats.expired.values()), stats.dropped) == (1, {})
+    assert stats.attempts >= 2
+
+
+def test_without_a_limit_an_event_is_tried_until_it_expires() -> None:
+    assert RetryPolicy().max_elapsed_time == 0
+
+
+def test_retry_after_in_both_forms() -> None:
+    now = 1_795_500_000.0
+    assert retry_after_seconds("120", now) == 120
+    assert retry_after_seconds(formatdate(now + 90, usegmt=True), now) == 90
+    assert retry_after_seconds(formatdate(now - 90, usegmt=True), now) == 0
+    assert retry_after_seconds("soon", now) is None
+    assert RetryPolicy().wait(1, 120.0) == 120
+
+
+def test_refused_credentials_are_tried_ever_more_rarely() -> None:
+    assert [RetryPolicy().pause(denials) for denials in (1, 2, 3, 20)] == [30, 60, 120, 900]
+
+
+def test_a_pace_lets_a_seconds_worth_go_at_once_and_then_keeps_to_the_rate() -> None:
+    pace = Pace(requests=10, events=100)
+    for _ in range(10):
+        assert pace.seconds(1000.0) == 0
+        pace.take(1000.0, 1)
+    pace.take(1000.0, 1)
+    assert pace.seconds(1000.0) == pytest.approx(0.1)
+    assert pace.seconds(1000.2) == 0
+    pace.take(1005.0, 300)
+    assert pace.seconds(1005.0) == pytest.approx(2.0)
+
+
+class Slow(MetaProvider):
+    MAX_REQUESTS_PER_SECOND: ClassVar[float | None] = 2
+    MAX_BATCH: ClassVar[int] = 1
+
+
+def test_lanes_with_the_same_credentials_share_their_rate_limit(sandbox: Sandbox) -> None:
+    """Two accounts with one token: two requests per second for both together."""
+    url = f"{sandbox.url}/meta"
+    eventflows.configure([Slow("1", "abc", endpoint=url), Slow("2", "abc", endpoint=url, name="meta/b")])
+    started = time.monotonic()
+    record(4)
+    assert eventflows.force_flush(15_000)
+    assert len(sandbox.events("meta")) == 8
+    assert time.monotonic() - started > 1.5  # 8 requests, the first 2 or 3 of them at once
+
+
+def test_a_platforms_idle_connection_that_was_closed_costs_nothing(sandbox: Sandbox) -> None:
+    """The kept connection is gone when the next batch comes: it goes over a new one."""
+    port = int(sandbox.url.rpartition(":")[2])
+    pipeline = eventflows.configure([MetaProvider("123", "abc", endpoint=f"{sandbox.url}/meta")], retry_on_failure=FAST)
+    record()
+    assert eventflows.force_flush(5_000)
+    sandbox.stop()
+    with Sandbox(port=port) as again:
+        eventflows.get_tracer("x").add_event("Lead", {**LEAD, "event_id": "second"})
+        assert eventflows.force_flush(5_000)
+        assert [entry["event"]["event_id"] for entry in again.events("meta")] == ["second"]
+    assert pipeline.stats()["meta"].delivered == 2
