@@ -21,6 +21,12 @@ from eventflows.sandbox import Sandbox
 from .test_pipeline import FAST, LEAD, adds_up, record
 
 
+class Busy(ThreadingHTTPServer):
+    """Takes many connections at once."""
+
+    request_queue_size = 128
+
+
 class Together(BaseHTTPRequestHandler):
     """Answers nobody until so many requests are under way at once."""
 
@@ -48,7 +54,7 @@ def together() -> Iterator[Callable[[int], str]]:
 
     def start(parties: int) -> str:
         Together.barrier = threading.Barrier(parties)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Together)
+        server = Busy(("127.0.0.1", 0), Together)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         servers.append((server, thread))
@@ -78,10 +84,9 @@ def test_no_more_requests_than_consumers_are_under_way(together: Callable[[int],
     Together.barrier.abort()
 
 
-class Down(ThreadingHTTPServer):
+class Down(Busy):
     """A platform that is down, counts who asks, and comes back."""
 
-    request_queue_size = 128
     asked = 0
     down = True
 
