@@ -10,11 +10,13 @@ answer ─ delivered ───────────────────�
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .conversion import Conversion
 from .journal import Journal
+from .mapping import batches
 from .providers.base import Encoded, Outcome, Provider, Response, Status
 
 
@@ -101,3 +103,24 @@ def _outcomes(provider: Provider, response: Response, batch: Sequence[Encoded]) 
     if len(outcomes) != len(batch):
         return [Outcome(Status.RETRY, "unreadable answer (wrong count)")] * len(batch)
     return outcomes
+
+
+def requests_of(provider: Provider, items: Sequence[Item]) -> list[list[Item]]:
+    """The items in the batches that the platform takes."""
+    by_encoded = {id(item.encoded): item for item in items}
+    return [[by_encoded[id(one)] for one in batch] for batch in batches(provider, (item.encoded for item in items))]
+
+
+def erased(entries: Sequence[Entry]) -> list[Entry]:
+    """Those whose row in the journal is gone, because somebody had the person erased."""
+    by_journal: dict[Journal, dict[int, Entry]] = {}
+    for entry in entries:
+        if entry.journal is not None:
+            by_journal.setdefault(entry.journal, {})[entry.seq] = entry
+    found: list[Entry] = []
+    for journal, rows in by_journal.items():
+        try:
+            found.extend(rows[seq] for seq in journal.gone(list(rows)))
+        except sqlite3.Error:
+            continue  # it cannot be read; what is in memory goes on
+    return found

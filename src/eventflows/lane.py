@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from . import routing
 from .consent import ConsentPolicy
 from .conversion import Conversion
-from .delivery import Entry, Item, Settled
+from .delivery import Entry, Item, Settled, erased, requests_of
 from .journal import Journal, Row
 from .log import Notices, logger
-from .mapping import NotSent, batches, encode
+from .mapping import NotSent, encode
 from .outbox import Hooks, Outbox
 from .pace import Pace
 from .providers.base import Provider
@@ -313,7 +313,7 @@ class Lane:
         try:
             items, settled = self._prepare(entries)
             self._settle(settled)
-            requests = _requests(self.provider, items)
+            requests = requests_of(self.provider, items)
             if self.log_only:
                 self._log(requests)
                 reason = "test environment: logged, not sent"
@@ -329,10 +329,10 @@ class Lane:
         """The entries as the platform wants them now, and the outcomes of those that need no request."""
         now = time.time_ns()
         items: list[Item] = []
-        settled = [Settled(entry, "filtered", "erased") for entry in _erased(entries)]
-        erased = {id(one.entry) for one in settled}
+        settled = [Settled(entry, "filtered", "erased") for entry in erased(entries)]
+        gone = {id(one.entry) for one in settled}
         for entry in entries:
-            if id(entry) in erased:
+            if id(entry) in gone:
                 continue
             effective = self._consent.effective(entry.conversion)
             if (reason := self.filtered(effective)) is not None:
@@ -410,24 +410,3 @@ class Lane:
                 self._notices.warn(reason, "%s: conversions %s: %s", self.provider.name, status, reason, count=count)
         if more:
             self._load()
-
-
-def _requests(provider: Provider, items: Sequence[Item]) -> list[list[Item]]:
-    """The items in the batches that the platform takes."""
-    by_encoded = {id(item.encoded): item for item in items}
-    return [[by_encoded[id(one)] for one in batch] for batch in batches(provider, (item.encoded for item in items))]
-
-
-def _erased(entries: Sequence[Entry]) -> list[Entry]:
-    """Those whose row in the journal is gone, because somebody had the person erased."""
-    by_journal: dict[Journal, dict[int, Entry]] = {}
-    for entry in entries:
-        if entry.journal is not None:
-            by_journal.setdefault(entry.journal, {})[entry.seq] = entry
-    found: list[Entry] = []
-    for journal, rows in by_journal.items():
-        try:
-            found.extend(rows[seq] for seq in journal.gone(list(rows)))
-        except sqlite3.Error:
-            continue  # it cannot be read; what is in memory goes on
-    return found
