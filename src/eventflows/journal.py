@@ -223,6 +223,7 @@ class Journal:
 
 _held: set[Path] = set()
 """The journals of this process. A lock of POSIX is the process's own, so it does not keep the process from taking one twice."""
+_taking = threading.Lock()
 
 
 def _connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
@@ -254,18 +255,20 @@ SUFFIX = ".journal"
 
 def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> Journal | None:
     """Take over a journal that no living process holds; None where there is none."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        if path in _held or not wanted(path):
-            continue
-        lock = _lock(path)
-        if lock is None:
-            continue
-        try:
-            return Journal(path, lock)
-        except sqlite3.DatabaseError:
-            lock.close()
-            with suppress(OSError):
-                path.rename(path.with_suffix(".damaged"))
+    with _taking:
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            if path in _held or not wanted(path):
+                continue
+            lock = _lock(path)
+            if lock is None:
+                continue
+            try:
+                return Journal(path, lock)
+            except sqlite3.DatabaseError:
+                _held.discard(path)
+                lock.close()
+                with suppress(OSError):
+                    path.rename(path.with_suffix(".damaged"))
     return None
 
 
@@ -283,7 +286,9 @@ def owes(path: Path) -> bool:
 
 def forget_held() -> None:
     """In a forked child: the journals are its parent's."""
+    global _taking
     _held.clear()
+    _taking = threading.Lock()
 
 
 def create(folder: Path) -> Journal:
