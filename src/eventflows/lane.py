@@ -365,9 +365,9 @@ class Lane:
         if kind == "credentials":
             logger.error("%s: credentials refused (%s): paused; conversions wait until they are mended", name, reason)
         elif kind == "outage":
-            logger.warning("%s: no request succeeds (%s): trying one at a time until one does", name, reason)
+            self._notices.warn(kind, "%s: no request succeeds (%s): trying one at a time until one does", name, reason)
         else:
-            logger.warning("%s: requests succeed again", name)
+            self._notices.warn(kind, "%s: requests succeed again", name)
 
     def _left(self, items: list[Item], reason: str) -> None:
         """The outbox gives these up: dropped, or left in the storage."""
