@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry._logs import _internal as logs_api
+from opentelemetry.metrics import _internal as metrics_api
 from opentelemetry.util._once import Once
 
-from eventflows import ConsoleProvider, GA4Provider, MetaProvider, RedditProvider, TikTokProvider, pipeline
+from eventflows import ConsoleProvider, GA4Provider, MetaProvider, RedditProvider, TikTokProvider, pipeline, telemetry
 from eventflows.providers.base import Provider
 from eventflows.sandbox import Sandbox
 
@@ -26,6 +27,10 @@ def _forget_globals() -> None:
     trace._TRACER_PROVIDER = None
     logs_api._LOGGER_PROVIDER_SET_ONCE = Once()
     logs_api._LOGGER_PROVIDER = None
+    metrics_api._METER_PROVIDER_SET_ONCE = Once()
+    metrics_api._METER_PROVIDER = None
+    metrics_api._PROXY_METER_PROVIDER = metrics_api._ProxyMeterProvider()
+    telemetry.forget_instruments()
 
 
 @pytest.fixture(autouse=True)

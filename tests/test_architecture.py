@@ -29,6 +29,7 @@ LAYERS = [
     {"routing", "transport", "context", "stored", "pace"},
     {"mapping", "sdk", "baggage", "frameworks", "journal"},
     {"delivery"},
+    {"telemetry"},
     {"outbox", "storage"},
     {"lane"},
     {"config"},

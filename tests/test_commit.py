@@ -245,6 +245,7 @@ def test_what_waits_at_shutdown_is_delivered() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_does_not_deliver_what_its_parent_holds() -> None:
     trace.set_tracer_provider(TracerProvider())
     pipeline = eventflows.configure([ConsoleProvider()], commit="span_ok")

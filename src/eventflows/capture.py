@@ -103,6 +103,7 @@ def capture(
     time_unix_nano: int,
     rules: Rules,
     around: Mapping[str, Any] = _NOTHING,
+    origin: tuple[int, int] | None = None,
 ) -> Conversion:
     """Make the conversion of a recognised event.
 
@@ -113,6 +114,7 @@ def capture(
         time_unix_nano: When it happened.
         rules: What the configuration says about capturing.
         around: Attributes of the visitor's request, with clean values, for what the event does not carry itself.
+        origin: Trace id and span id of the span that it was recorded in.
     """
     found = _sort(attributes)
     if (own_url := found.known.get(sc.URL_FULL)) is not None:
@@ -172,6 +174,7 @@ def capture(
         providers=known.get(sc.CONVERSION_PROVIDERS),
         exclude_providers=get(sc.CONVERSION_EXCLUDE_PROVIDERS, frozenset()),
         properties=found.properties,
+        origin=origin,
         left_out=tuple(found.left_out),
     )
 

@@ -18,7 +18,7 @@ from .conversion import Consent, EventType
 from .country import ALPHA_2, alpha_2
 from .environments import MODES
 from .errors import ConfigurationError
-from .lane import QueueSettings
+from .outbox import QueueSettings
 from .pii import Unusable
 from .providers import provider_class, provider_types
 from .providers.base import Provider
@@ -58,6 +58,7 @@ class Settings:
         environments: Environment's name → `live` or `test`; empty is live.
         environment: The environment's name, instead of the resource's `deployment.environment.name`.
         send_synthetic: Deliver what bots and tests do as well.
+        telemetry: Metrics and delivery spans of our own, through the app's MeterProvider and TracerProvider.
     """
 
     providers: tuple[Provider, ...]
@@ -73,6 +74,7 @@ class Settings:
     environments: Mapping[str, str] = field(default_factory=dict)
     environment: str | None = None
     send_synthetic: bool = False
+    telemetry: bool = True
 
 
 def settings(
@@ -92,6 +94,7 @@ def settings(
     environments: Mapping[str, str] | None = None,
     environment: str | None = None,
     send_synthetic: bool = False,
+    telemetry: bool = True,
     **unknown: Any,
 ) -> Settings:
     """Check and build settings, alike from code and from a parsed mapping.
@@ -112,6 +115,7 @@ def settings(
         commit_timeout: How long a conversion waits for the end of its span.
         environments: `deployment.environment.name` → `live` or `test`; `"*"` is any other.
         environment: The environment's name, where the resource does not have it.
+        telemetry: Metrics and delivery spans of our own.
         send_synthetic: Deliver also what `user_agent.synthetic.type` says was sent by a bot or a test.
 
     Raises:
@@ -140,6 +144,7 @@ def settings(
         environments=_environments(environments),
         environment=None if environment is None else str(environment),
         send_synthetic=boolean("send_synthetic", send_synthetic),
+        telemetry=boolean("telemetry", telemetry),
     )
 
 

@@ -173,13 +173,17 @@ class Surroundings:
     Attributes:
         attributes: Semantic attributes with clean values.
         unit: The innermost unit of work that it is a part of.
+        origin: Trace id and span id of its span, where that is sampled.
     """
 
-    __slots__ = ("attributes", "unit")
+    __slots__ = ("attributes", "origin", "unit")
 
-    def __init__(self, attributes: Mapping[str, Any], unit: UnitOfWork | None) -> None:
+    def __init__(
+        self, attributes: Mapping[str, Any], unit: UnitOfWork | None, origin: tuple[int, int] | None = None
+    ) -> None:
         self.attributes = attributes
         self.unit = unit
+        self.origin = origin
 
 
 NOTHING = Surroundings({}, None)
@@ -205,14 +209,14 @@ def around(span: Any = None, context: Context | None = None) -> Surroundings:
     if visitor is not None and visitor.unit is not None and (unit is None or visitor.unit.outer is unit):
         unit = visitor.unit
     if visitor is not None and visitor.explicit:
-        return Surroundings(visitor.attributes, unit)
+        return Surroundings(visitor.attributes, unit, _origin(span))
     found = _known(visitor, span, scope)
     for key, value in baggage.get_all(context).items():
         name = key.removeprefix(sc.CONVERSION_CLICK)
         if name in sc.CLICK_IDS and sc.CONVERSION_CLICK + name not in found:
             with suppress(Unusable):
                 found[sc.CONVERSION_CLICK + name] = click_id(value)
-    return Surroundings(found, unit)
+    return Surroundings(found, unit, _origin(span))
 
 
 def around_ended(span: Any, scope: Scope | None) -> Surroundings:
@@ -222,8 +226,13 @@ def around_ended(span: Any, scope: Scope | None) -> Surroundings:
         scope: What the span was a part of, as far as it is known.
     """
     if scope is None:
-        return Surroundings(_known(None, span, None), None)
-    return Surroundings({} if scope.mixed else _known(scope.visitor, span, scope), scope.unit)
+        return Surroundings(_known(None, span, None), None, _origin(span))
+    return Surroundings({} if scope.mixed else _known(scope.visitor, span, scope), scope.unit, _origin(span))
+
+
+def _origin(span: Any) -> tuple[int, int] | None:
+    context = span.get_span_context()
+    return (context.trace_id, context.span_id) if context is not None and context.trace_flags.sampled else None
 
 
 def _known(visitor: Visitor | None, span: Any, scope: Scope | None) -> dict[str, Any]:

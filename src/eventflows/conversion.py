@@ -122,6 +122,7 @@ class Conversion:
         clicks: Click ids and cookies by the last part of their attribute name (`fbc`, `ttclid`, ...).
         providers: Ids or types of the only providers that may get it; None means all of them.
         properties: Everything the app recorded beyond the semantic attributes.
+        origin: Trace id and span id of the span that it was recorded in.
         left_out: `(attribute, reason)` of each field that was not usable. Never holds the value.
     """
 
@@ -148,6 +149,7 @@ class Conversion:
     providers: frozenset[str] | None = None
     exclude_providers: frozenset[str] = frozenset()
     properties: Mapping[str, Any] = field(default_factory=dict)
+    origin: tuple[int, int] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -9,8 +9,6 @@ process.
 
 from __future__ import annotations
 
-import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -100,14 +98,13 @@ class Journal:
     """
 
     def __init__(self, path: Path, lock: IO[bytes] | None) -> None:
-        _held.add(path)
         self.path = path
         self._file_lock = lock
         # One connection writes, and its users wait for a lock of ours: SQLite's own waiting sleeps for milliseconds.
         self._writing = threading.RLock()
         self._reading = threading.RLock()
-        self._writer = _connect(path)
-        self._reader = _connect(path)
+        self._writer = connect(path)
+        self._reader = connect(path)
         self._outcomes: deque[_Outcomes] = deque()
         self._writer.executescript(_SCHEMA)
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
@@ -189,6 +186,18 @@ class Journal:
         with self._reading:
             return int(self._reader.execute("SELECT count(*) FROM event WHERE left > 0").fetchone()[0])
 
+    def size(self) -> int:
+        """Its bytes on disk."""
+        files = (self.path, Path(f"{self.path}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def oldest_age(self) -> float:
+        """Seconds since the oldest event without all its outcomes was captured; 0 where there is none."""
+        with self._reading, suppress(sqlite3.Error):
+            (captured_at,) = self._reader.execute("SELECT min(captured_at) FROM event WHERE left > 0").fetchone()
+            return max(0.0, (time.time_ns() - captured_at) / 1e9) if captured_at else 0.0
+        return 0.0
+
     def gone(self, seqs: Sequence[int]) -> set[int]:
         """Those of these events that are not there any more, because a person was erased."""
         marks = ",".join("?" * len(seqs))
@@ -218,15 +227,9 @@ class Journal:
                 self._reader.close()
             if self._file_lock is not None:
                 self._file_lock.close()
-            _held.discard(self.path)
 
 
-_held: set[Path] = set()
-"""The journals of this process. A lock of POSIX is the process's own, so it does not keep the process from taking one twice."""
-_taking = threading.Lock()
-
-
-def _connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
+def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     if writable:
         db.execute("PRAGMA journal_mode = WAL")
@@ -248,79 +251,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-# --- the folder
-
 SUFFIX = ".journal"
-
-
-def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> Journal | None:
-    """Take over a journal that no living process holds; None where there is none."""
-    with _taking:
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if path in _held or not wanted(path):
-                continue
-            lock = _lock(path)
-            if lock is None:
-                continue
-            try:
-                return Journal(path, lock)
-            except sqlite3.DatabaseError:
-                _held.discard(path)
-                lock.close()
-                with suppress(OSError):
-                    path.rename(path.with_suffix(".damaged"))
-    return None
-
-
-def owes(path: Path) -> bool:
-    """Whether a journal, whoever's it is, holds events that owe an outcome."""
-    try:
-        db = _connect(path, writable=False)
-        try:
-            return db.execute("SELECT 1 FROM event WHERE left > 0 LIMIT 1").fetchone() is not None
-        finally:
-            db.close()
-    except sqlite3.Error:
-        return True  # whoever takes it will see
-
-
-def forget_held() -> None:
-    """In a forked child: the journals are its parent's."""
-    global _taking
-    _held.clear()
-    _taking = threading.Lock()
-
-
-def create(folder: Path) -> Journal:
-    """A new journal of this process.
-
-    Raises:
-        OSError, sqlite3.Error: It cannot be made.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{time.time_ns():x}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-    return Journal(path, _lock(path))
-
-
-def _lock(path: Path) -> IO[bytes] | None:
-    """Hold the file `<journal>.lock`; None where another process does.
-
-    A lock of POSIX belongs to the process and not to its children, so a fork does not keep a dead parent's journal.
-    """
-    lock = open(path.with_suffix(".lock"), "a+b")  # noqa: SIM115 reason: it is held as long as the journal
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock
 
 
 # --- reading and mending from outside, as the command line does
@@ -336,7 +267,7 @@ def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator
     import json
 
     for path in files(folder):
-        db = _connect(path, writable=False)
+        db = connect(path, writable=False)
         try:
             columns = "seq, id, name, order_id, captured_at, owed, filtered, body"
             query = f"SELECT {columns} FROM event AS e WHERE {where} ORDER BY seq"  # noqa: S608 reason: our own constants
@@ -359,7 +290,7 @@ def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator
 
 def resettle(path: Path, seq: int, provider: str, status: str, reason: str, attempts: int) -> None:
     """Replace the outcome of a dead letter that was sent again."""
-    db = _connect(path)
+    db = connect(path)
     try:
         with _transaction(db):
             db.execute(
@@ -380,7 +311,7 @@ def erase(folder: Path, matches: Callable[[Conversion], bool]) -> int:
     """Remove the events of which `matches` is true, with all that is known of them; returns how many."""
     erased = 0
     for path in files(folder):
-        db = _connect(path)
+        db = connect(path)
         try:
             rows = db.execute("SELECT seq, body FROM event WHERE body IS NOT NULL").fetchall()
             found = [(seq,) for seq, body in rows if matches(load(body))]
@@ -397,7 +328,7 @@ def purge(folder: Path, before: int) -> int:
     """Forget dead letters that were captured before this time (unix nanoseconds); returns how many."""
     purged = 0
     for path in files(folder):
-        db = _connect(path)
+        db = connect(path)
         try:
             with _transaction(db):
                 old = db.execute(

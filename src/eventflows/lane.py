@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from . import routing
 from .consent import ConsentPolicy
@@ -19,37 +18,18 @@ from .conversion import Conversion
 from .delivery import Entry, Item, Settled, erased, requests_of
 from .journal import Journal, Row
 from .log import Notices, logger
-from .mapping import NotSent, encode
-from .outbox import Hooks, Outbox
+from .mapping import NotSent, encode, match_keys
+from .outbox import Hooks, Outbox, QueueSettings
 from .pace import Pace
 from .providers.base import Provider
 from .retry import RetryPolicy
 from .sdk import Batcher, InlineBatcher, start_batcher
-from .stats import STATUSES, ProviderStats
+from .stats import Ledger, ProviderStats, Tally
 from .stored import load
+from .telemetry import Telemetry
 from .transport import Transport, encode_body, open_transport
 
 _LOAD = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class QueueSettings:
-    """Names follow the Collector's `sending_queue`.
-
-    Attributes:
-        queue_size: How many conversions a lane holds in memory. Beyond it they are in the storage only; without storage
-            the newest are dropped, with a count.
-        flush_interval: Seconds until a batch that is not full is sent.
-        num_consumers: How many requests a lane has under way at most.
-        storage: The folder of the journals; None keeps everything in memory.
-        retention: Seconds that dead letters and the history are kept in the storage.
-    """
-
-    queue_size: int = 10_000
-    flush_interval: float = 1.0
-    num_consumers: int = 32
-    storage: str | None = None
-    retention: float = 30 * 86_400.0
 
 
 class Lane:
@@ -71,6 +51,7 @@ class Lane:
         *,
         send_synthetic: bool = False,
         pace: Pace | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.provider = provider
         self.log_only = False
@@ -80,6 +61,7 @@ class Lane:
         self._consent = consent
         self._send_synthetic = send_synthetic
         self._pace = pace
+        self._telemetry = telemetry
         self._notices = Notices()
         self.reset()
 
@@ -87,8 +69,8 @@ class Lane:
         """Start from nothing: in a new lane, and in a forked child, whose parent keeps all that was captured before."""
         # Re-entrant, since a signal handler or finaliser may record a conversion while its thread is counting one.
         self._changed = threading.Condition(threading.RLock())
-        self._outcomes: Counter[tuple[str, str]] = Counter()
-        self._captured = self._pending = self._in_memory = self._journaled = self._attempts = 0
+        self._ledger = Ledger()
+        self._pending = self._in_memory = self._journaled = self._attempts = 0
         self._batcher: Batcher | InlineBatcher | None = None
         self._outbox: Outbox | None = None
         self._transport: Transport | None = None
@@ -109,18 +91,19 @@ class Lane:
     def offer(self, entry: Entry, filtered: str | None) -> None:
         """Count an entry in, and queue it unless it is filtered. Where the queue is full it stays on disk, or is dropped."""
         full = False
+        kind = entry.conversion.type.value
         with self._changed:
-            self._captured += 1
+            self._ledger.captured[kind] += 1
             if filtered is not None:
-                self._outcomes["filtered", filtered] += 1
+                self._ledger.outcomes["filtered", filtered, kind] += 1
                 return
             if self._closed and entry.journal is None:
-                self._outcomes["dropped", "recorded after shutdown"] += 1
+                self._ledger.outcomes["dropped", "recorded after shutdown", kind] += 1
                 return
             if self._closed or self._in_memory >= self._queue.queue_size:
                 full = True
                 if entry.journal is None:
-                    self._outcomes["dropped", "queue full"] += 1
+                    self._ledger.outcomes["dropped", "queue full", kind] += 1
                 else:
                     self._pending += 1
                     self._journaled += 1
@@ -149,7 +132,14 @@ class Lane:
         self._transport = open_transport(self.provider.METHOD, self._timeout, self._queue.num_consumers)
         hooks = Hooks(self._settle, self._recheck, self._attempted, self._trouble, self._left)
         self._outbox = Outbox(
-            name, self.provider, self._transport, self._policy, hooks, self._queue.num_consumers, self._pace
+            name,
+            self.provider,
+            self._transport,
+            self._policy,
+            hooks,
+            self._queue.num_consumers,
+            self._pace,
+            self._telemetry,
         )
         self._batcher = start_batcher(
             self._export,
@@ -163,18 +153,13 @@ class Lane:
 
     def stats(self) -> ProviderStats:
         with self._changed:
-            by_status: dict[str, dict[str, int]] = {status: {} for status in STATUSES}
-            for (status, reason), count in self._outcomes.items():
-                by_status[status][reason] = count
-            return ProviderStats(
-                captured=self._captured,
-                delivered=sum(by_status["delivered"].values()),
-                pending=self._pending,
-                filtered=by_status["filtered"],
-                refused=by_status["refused"],
-                expired=by_status["expired"],
-                dropped=by_status["dropped"],
-                attempts=self._attempts,
+            return self._ledger.stats(self._pending, self._attempts)
+
+    def tally(self) -> Tally:
+        """The numbers by the conversions' types."""
+        with self._changed:
+            return self._ledger.tally(
+                self.provider.name, self._pending, self._in_memory, self._queue.queue_size, self._attempts
             )
 
     # --- flush and shutdown: first all lanes are told, then all are waited for, within one deadline
@@ -214,7 +199,7 @@ class Lane:
             self._pending = kept = self._journaled
             self._in_memory = 0
             if lost:
-                self._outcomes["dropped", "not delivered before the end of shutdown"] += lost
+                self._ledger.outcomes["dropped", "not delivered before the end of shutdown", "unknown"] += lost
         if lost:
             self._notices.warn("left", "%s: shutdown left conversions undelivered", self.provider.name, count=lost)
         if kept:
@@ -288,7 +273,7 @@ class Lane:
                     self._pending -= 1
                     self._journaled -= 1
                 else:
-                    self._captured += 1
+                    self._ledger.captured[entry.conversion.type.value] += 1
                 batcher = self._admit(entry)
                 admitted.append(entry)
         for entry in admitted:
@@ -313,6 +298,7 @@ class Lane:
         try:
             items, settled = self._prepare(entries)
             self._settle(settled)
+            self._count_match_keys(items)
             requests = requests_of(self.provider, items)
             if self.log_only:
                 self._log(requests)
@@ -344,6 +330,12 @@ class Lane:
             else:
                 items.append(Item(entry, result))
         return items, settled
+
+    def _count_match_keys(self, items: Sequence[Item]) -> None:
+        if self._telemetry is not None:
+            found = Counter(key for item in items for key in match_keys(item.entry.conversion))
+            with self._changed:
+                self._ledger.match_keys.update(found)
 
     def _recheck(self, batch: list[Item]) -> list[Item]:
         """Before another attempt: what has expired, was erased or may not be sent any more is settled."""
@@ -400,11 +392,14 @@ class Lane:
                     self._held.discard(key)
                     if self._settled_meanwhile is not None:
                         self._settled_meanwhile.add(key)
-                self._outcomes[one.status, one.reason] += 1
+                self._ledger.outcomes[one.status, one.reason, one.entry.conversion.type.value] += 1
                 told[one.status, one.reason] += 1
             if not self._pending:
                 self._changed.notify_all()
             more = bool(self._backlogs) and self._in_memory < self._queue.queue_size // 2
+        if self._telemetry is not None:
+            arrived = [one.entry.conversion for one in settled if one.status == "delivered"]
+            self._telemetry.delivered(self.provider, arrived)
         for (status, reason), count in told.items():
             if status in ("refused", "expired", "dropped"):
                 self._notices.warn(reason, "%s: conversions %s: %s", self.provider.name, status, reason, count=count)

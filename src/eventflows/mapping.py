@@ -46,6 +46,19 @@ def encode(provider: Provider, conversion: Conversion, now: int) -> Encoded | No
     return encoded
 
 
+def match_keys(conversion: Conversion) -> list[str]:
+    """What a platform could match the person by: kinds of identifiers, click ids and cookies, address, user agent."""
+    kinds = dict.fromkeys(form.partition(".")[0] for form in conversion.user.sealed)
+    found = [*kinds, *(click.partition(".")[0] for click in conversion.clicks)]
+    request = conversion.request
+    found.extend(
+        name
+        for name, value in (("client_address", request.client_address), ("user_agent", request.user_agent))
+        if value
+    )
+    return found
+
+
 def _span(nanoseconds: int) -> str:
     days = nanoseconds // DAY_NS
     return f"{days} days" if days > 3 else f"{days * 24} hours"

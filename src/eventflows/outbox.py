@@ -20,12 +20,33 @@ from .pace import Pace
 from .providers.base import Provider, Response
 from .retry import RetryPolicy
 from .sdk import untraced
+from .telemetry import Telemetry
 from .transport import Transport
 
 BREAK_AFTER = 5
 """So many failed requests in a row make an outage."""
 IDLE_SECONDS = 5.0
 """A consumer without work ends after this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """Names follow the Collector's `sending_queue`.
+
+    Attributes:
+        queue_size: How many conversions a lane holds in memory. Beyond it they are in the storage only; without storage
+            the newest are dropped, with a count.
+        flush_interval: Seconds until a batch that is not full is sent.
+        num_consumers: How many requests a lane has under way at most.
+        storage: The folder of the journals; None keeps everything in memory.
+        retention: Seconds that dead letters and the history are kept in the storage.
+    """
+
+    queue_size: int = 10_000
+    flush_interval: float = 1.0
+    num_consumers: int = 32
+    storage: str | None = None
+    retention: float = 30 * 86_400.0
 
 
 @dataclass(slots=True)
@@ -76,6 +97,7 @@ class Outbox:
         hooks: Hooks,
         consumers: int,
         pace: Pace | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._name = name
         self._provider = provider
@@ -84,6 +106,7 @@ class Outbox:
         self._hooks = hooks
         self._consumers = consumers
         self._pace = pace
+        self._telemetry = telemetry
         self._changed = threading.Condition(threading.Lock())
         self._ready: deque[Work] = deque()
         self._later: list[tuple[float, int, Work]] = []
@@ -92,7 +115,6 @@ class Outbox:
         self._idle = self._sending = 0
         self._not_before = 0.0
         self._streak = self._denials = 0
-        self._trouble = ""
         self._closing = self._over = False
 
     # --- the lane's thread
@@ -217,8 +239,15 @@ class Outbox:
         if self._pace is not None:
             self._pace.take(time.monotonic(), len(batch))
         self._hooks.attempted()
+        exchange = (
+            self._telemetry.sending(self._provider, batch, self._provider.base_url)
+            if self._telemetry is not None
+            else None
+        )
         response = self._response(batch)
         verdict = judge(self._provider, batch, response)
+        if exchange is not None:
+            exchange.answered(response, verdict)
         if verdict.settled:
             self._hooks.settle(verdict.settled, work.failures + 1)
         self._follow(work, verdict, response)

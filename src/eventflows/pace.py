@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from .providers.base import Provider
+
 
 class Pace:
     """How fast requests with one credential may go.
@@ -30,3 +32,18 @@ class Pace:
                 rate = self._rates[index]
                 if rate:
                     self._free_at[index] = max(self._free_at[index], now) + amount / rate
+
+
+class Paces:
+    """The platforms' rate limits, shared by all providers with the same credentials."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], Pace] = {}
+
+    def of(self, provider: Provider) -> Pace | None:
+        """The pace of a provider; None where its platform has no limit."""
+        limits = (provider.MAX_REQUESTS_PER_SECOND, provider.MAX_EVENTS_PER_SECOND)
+        if limits == (None, None):
+            return None
+        key = (provider.TYPE, *(str(getattr(provider, secret)) for secret in provider.SECRETS))
+        return self._known.setdefault(key, Pace(*limits))

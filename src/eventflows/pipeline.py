@@ -27,12 +27,13 @@ from .errors import ConfigurationError
 from .journal import Journal
 from .lane import Lane
 from .log import Notices, logger
-from .pace import Pace
+from .pace import Paces
 from .providers.base import Provider
 from .routing import Seen
 from .semconv import CONVERSION_COMMIT
-from .stats import ProviderStats
+from .stats import ProviderStats, Tally
 from .storage import Storage
+from .telemetry import Telemetry
 from .values import unix_nano
 from .visitor import VisitorSettings, use_settings
 
@@ -56,7 +57,8 @@ class Pipeline:
         self.settings = built_from
         self._notices = Notices()
         self._routes: dict[int, Callable[[], None]] = {}
-        self._paces: dict[tuple[str, ...], Pace] = {}
+        self._telemetry = Telemetry(self._tallies, self._journal) if built_from.telemetry else None
+        self._paces = Paces()
         self._lanes = [self._lane(provider) for provider in built_from.providers]
         self._storage: Storage | None = None
         if (folder := built_from.queue.storage) is not None:
@@ -101,16 +103,8 @@ class Pipeline:
         given = self.settings
         return Lane(
             provider, given.queue, given.retry, given.timeout, given.consent,
-            send_synthetic=given.send_synthetic, pace=self._pace(provider),
+            send_synthetic=given.send_synthetic, pace=self._paces.of(provider), telemetry=self._telemetry,
         )  # fmt: skip
-
-    def _pace(self, provider: Provider) -> Pace | None:
-        """The platform's rate limit, shared by all providers with the same credentials."""
-        limits = (provider.MAX_REQUESTS_PER_SECOND, provider.MAX_EVENTS_PER_SECOND)
-        if limits == (None, None):
-            return None
-        key = (provider.TYPE, *(getattr(provider, secret) for secret in provider.SECRETS))
-        return self._paces.setdefault(key, Pace(*limits))
 
     def in_environment(self, resource: Mapping[str, Any]) -> None:
         """Go live, or into test mode, as the resource's environment demands.
@@ -162,7 +156,13 @@ class Pipeline:
                 return None
             surroundings = surrounded()
             conversion = capture(
-                name, event_type, attributes, unix_nano(timestamp), self.settings.rules, surroundings.attributes
+                name,
+                event_type,
+                attributes,
+                unix_nano(timestamp),
+                self.settings.rules,
+                surroundings.attributes,
+                surroundings.origin,
             )
             commit = attributes.get(CONVERSION_COMMIT)
             if (commit if commit in COMMITS else self.settings.commit) == SPAN_OK and surroundings.unit is not None:
@@ -249,6 +249,12 @@ class Pipeline:
         owed = [lane.provider.name for lane, filtered in offers if filtered is None]
         filtered = {lane.provider.name: reason for lane, reason in offers if reason is not None}
         return self._storage.keep(conversion, owed, filtered) or Entry(conversion)
+
+    def _tallies(self) -> list[Tally]:
+        return [] if self.is_shut_down else [lane.tally() for lane in self._lanes]
+
+    def _journal(self) -> tuple[int, float] | None:
+        return None if self._storage is None or self.is_shut_down else self._storage.size_and_age()
 
     def _recovered(self, journal: Journal) -> None:
         for lane in self._lanes:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
-from . import journal
 from .conversion import Conversion
 from .delivery import Entry
-from .journal import Journal
+from .journal import SUFFIX, Journal, connect
 from .log import Notices, logger
 
 SCAN_SECONDS = 5.0
@@ -50,7 +51,7 @@ class Storage:
         """In new storage, and in a forked child, which has a journal of its own once it captures."""
         if self._own is not None or self._adopted:
             _abandoned.append((self._own, self._adopted))
-            journal.forget_held()
+            forget_held()
         self._own, self._adopted = None, []
         self._opening = threading.RLock()
         self._stop = threading.Event()
@@ -93,11 +94,16 @@ class Storage:
                 if self._closed:
                     raise OSError("it is closed")
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._own = own = journal.take(self._folder) or journal.create(self._folder)
+                self._own = own = take(self._folder) or create(self._folder)
                 if own.found_through and own.count_pending():
                     self._recovered(own)
                 self.start()
             return self._own
+
+    def size_and_age(self) -> tuple[int, float]:
+        """The bytes of this process's journals, and the age in seconds of the oldest conversion that waits in them."""
+        held = self._held()
+        return sum(one.size() for one in held), max((one.oldest_age() for one in held), default=0.0)
 
     def close(self) -> None:
         """Give up the journals; what is left in them is for the next process."""
@@ -107,7 +113,7 @@ class Storage:
             held = [*([self._own] if self._own is not None else []), *self._adopted]
             self._own, self._adopted = None, []
         for one in held:
-            one.close()
+            give_back(one)
 
     # --- the storage's thread
 
@@ -135,9 +141,94 @@ class Storage:
         for done in [one for one in self._adopted if not one.count_pending()]:
             with self._opening:
                 self._adopted.remove(done)
-            done.close()
-        while not self._stop.is_set() and (found := journal.take(self._folder, journal.owes)) is not None:
+            give_back(done)
+        while not self._stop.is_set() and (found := take(self._folder, owes)) is not None:
             with self._opening:
                 self._adopted.append(found)
             logger.info("EventFlows goes on with %d conversions of an earlier process", found.count_pending())
             self._recovered(found)
+
+
+# --- the folder
+
+_held: set[Path] = set()
+"""The journals of this process. A lock of POSIX is the process's own, so it does not keep the process from taking one twice."""
+_taking = threading.Lock()
+
+
+def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> Journal | None:
+    """Take over a journal that no living process holds; None where there is none."""
+    with _taking:
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            if path in _held or not wanted(path):
+                continue
+            lock = _lock(path)
+            if lock is None:
+                continue
+            _held.add(path)
+            try:
+                return Journal(path, lock)
+            except sqlite3.DatabaseError:
+                _held.discard(path)
+                lock.close()
+                with suppress(OSError):
+                    path.rename(path.with_suffix(".damaged"))
+    return None
+
+
+def owes(path: Path) -> bool:
+    """Whether a journal, whoever's it is, holds events that owe an outcome."""
+    try:
+        db = connect(path, writable=False)
+        try:
+            return db.execute("SELECT 1 FROM event WHERE left > 0 LIMIT 1").fetchone() is not None
+        finally:
+            db.close()
+    except sqlite3.Error:
+        return True  # whoever takes it will see
+
+
+def forget_held() -> None:
+    """In a forked child: the journals are its parent's."""
+    global _taking
+    _held.clear()
+    _taking = threading.Lock()
+
+
+def create(folder: Path) -> Journal:
+    """A new journal of this process.
+
+    Raises:
+        OSError, sqlite3.Error: It cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{time.time_ns():x}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+    _held.add(path)
+    return Journal(path, _lock(path))
+
+
+def give_back(journal: Journal) -> None:
+    """Close a journal, so that another process may go on with what is left in it."""
+    journal.close()
+    _held.discard(journal.path)
+
+
+def _lock(path: Path) -> IO[bytes] | None:
+    """Hold the file `<journal>.lock`; None where another process does.
+
+    A lock of POSIX belongs to the process and not to its children, so a fork does not keep a dead parent's journal.
+    """
+    lock = open(path.with_suffix(".lock"), "a+b")  # noqa: SIM115 reason: it is held as long as the journal
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock

@@ -53,6 +53,8 @@ def dump(conversion: Conversion) -> str:
         found["exclude_providers"] = sorted(conversion.exclude_providers)
     if conversion.properties:
         found["properties"] = conversion.properties
+    if conversion.origin is not None:
+        found["origin"] = conversion.origin
     if conversion.left_out:
         found["left_out"] = conversion.left_out
     return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
@@ -83,6 +85,7 @@ def load(text: str) -> Conversion:
             providers=None if providers is None else frozenset(providers),
             exclude_providers=frozenset(found.get("exclude_providers", ())),
             properties=found.get("properties", {}),
+            origin=None if found.get("origin") is None else (found["origin"][0], found["origin"][1]),
             left_out=tuple((attribute, reason) for attribute, reason in found.get("left_out", ())),
         )
     except (KeyError, TypeError, AttributeError) as problem:
