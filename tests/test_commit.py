@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 import eventflows
-from eventflows import ConfigurationError, EventFlowsInstrumentor
+from eventflows import ConfigurationError, EventFlowsInstrumentor, EventFlowsLogRecordExporter
 from eventflows.pipeline import Pipeline
 from eventflows.providers.console import ConsoleProvider
 from tests.test_visitor import by_asgi, by_wsgi
@@ -269,3 +269,31 @@ def test_the_same_event_by_two_ways_is_counted_once_when_it_fails(tracer: trace.
 def test_a_wrong_setting_is_one_clear_error() -> None:
     with pytest.raises(ConfigurationError, match="commit: 'maybe' is not one of immediate, span_ok"):
         eventflows.configure([ConsoleProvider()], commit="maybe")
+
+
+def test_what_failed_does_not_come_back_by_our_own_exporter() -> None:
+    """Behind a batch processor the sealed record reaches our exporter when the request is long over."""
+    from opentelemetry._logs import set_logger_provider
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+    trace.set_tracer_provider(TracerProvider(sampler=ALWAYS_OFF))
+    logs = LoggerProvider()
+    set_logger_provider(logs)
+    logs.add_log_record_processor(
+        BatchLogRecordProcessor(
+            EventFlowsLogRecordExporter({"console": {}}, commit="span_ok"), schedule_delay_millis=50
+        )
+    )
+    EventFlowsInstrumentor().instrument()
+    try:
+        for fails in (True, False):
+            with trace.get_tracer("app").start_as_current_span("root") as span:
+                purchase("1" if fails else "2")
+                get_logger("app").emit(event_name="Lead", attributes={"event_id": f"{fails}"})
+                span.add_event("Contact", {"event_id": f"{fails}"})
+                span.set_status(StatusCode.ERROR if fails else StatusCode.OK)
+        logs.force_flush()
+        assert counts() == (3, {"span failed": 3})
+    finally:
+        EventFlowsInstrumentor().uninstrument()

@@ -52,6 +52,7 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     sc.PAGE_TITLE: values.identifier,
     **{sc.CONVERSION_CONSENT + purpose: values.flag for purpose in sc.CONSENT_PURPOSES},
 }
+_ELSEWHERE = frozenset({sc.CONVERSION_TYPE, sc.USER_ID, sc.RECORDED_BY})
 _NOTHING: Mapping[str, Any] = {}
 _ROUTING = (sc.CONVERSION_PROVIDERS, sc.CONVERSION_EXCLUDE_PROVIDERS)
 
@@ -182,7 +183,7 @@ def capture(
 def _sort(attributes: Mapping[str, Any]) -> _Sorted:
     found = _Sorted()
     for key, value in attributes.items():
-        if value is None or (value == "" and key not in _ROUTING) or key in (sc.CONVERSION_TYPE, sc.USER_ID):
+        if value is None or (value == "" and key not in _ROUTING) or key in _ELSEWHERE:
             continue
         name = sc.ALIASES.get(key, key)
         if name is not key and (name in found.known or attributes.get(name) not in (None, "")):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import os
+import secrets
 import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import baggage
+from . import baggage, lifecycle
 from .capture import capture, recognise, sealed_attributes, without_persons
 from .commit import COMMITS, SPAN_FAILED, SPAN_OK, Fate, WaitingRoom
 from .config import Settings, settings
@@ -30,7 +29,7 @@ from .log import Notices, logger
 from .pace import Paces
 from .providers.base import Provider
 from .routing import Seen
-from .semconv import CONVERSION_COMMIT
+from .semconv import CONVERSION_COMMIT, RECORDED_BY
 from .stats import ProviderStats, Tally
 from .storage import Storage
 from .telemetry import Telemetry
@@ -70,24 +69,12 @@ class Pipeline:
         self._reset()
         if self._storage is not None:
             self._storage.start()
-        # A pipeline that nobody holds any more must not be kept alive by its own exit and fork hooks.
-        me = weakref.ref(self)
-
-        def at_exit() -> None:
-            if (pipeline := me()) is not None:
-                pipeline.shutdown()
-
-        def in_forked_child() -> None:
-            if (pipeline := me()) is not None:
-                pipeline._reset()
-
-        atexit.register(at_exit)
-        if hasattr(os, "register_at_fork"):  # not on Windows
-            os.register_at_fork(after_in_child=in_forked_child)
+        lifecycle.watch(self, Pipeline.shutdown, Pipeline._reset)
 
     def _reset(self) -> None:
         """In a new pipeline and in a forked child, which starts from zero: what was captured before is its parent's."""
         self._pid = os.getpid()
+        self._name = f"{self._pid:x}-{secrets.token_hex(4)}"
         self._seen = Seen()
         self._waiting.reset()
         if self._storage is not None:
@@ -151,6 +138,8 @@ class Pipeline:
         """
         try:
             attributes = attributes or {}
+            if self.has(attributes):
+                return None
             event_type = recognise(name, attributes, self.settings.rules) or (EventType.CUSTOM if always else None)
             if event_type is None:
                 return None
@@ -176,6 +165,10 @@ class Pipeline:
             return None
         return conversion
 
+    def has(self, attributes: Mapping[str, Any] | None) -> bool:
+        """Whether an event with these attributes went through this pipeline before, and comes back by an exporter."""
+        return attributes is not None and attributes.get(RECORDED_BY) == self._name
+
     def is_conversion(self, name: str, attributes: Mapping[str, Any] | None) -> bool:
         """Whether `record` would take the event."""
         return recognise(name, attributes or {}, self.settings.rules) is not None
@@ -199,7 +192,7 @@ class Pipeline:
         try:
             if conversion is not None:
                 request = on_record and not self.settings.privacy.omit_request
-                return sealed_attributes(attributes, conversion, request=request)
+                return {**sealed_attributes(attributes, conversion, request=request), RECORDED_BY: self._name}
             return without_persons(attributes) if recognise(name, attributes, self.settings.rules) is not None else None
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             self._notices.warn(

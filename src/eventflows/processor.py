@@ -68,7 +68,7 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
         record = log_record.log_record
         if record.context is not None and OURS in record.context:
             return
-        if not record.event_name:
+        if not record.event_name or self._pipeline.has(record.attributes):
             return
         conversion = _record_log(self._pipeline, record)
         shown = self._pipeline.shown(record.event_name, record.attributes, conversion, on_record=True)

@@ -36,6 +36,8 @@ CONVERSION_ADVERTISING_ID: Final = "conversion.device.advertising_id"
 CONVERSION_VENDOR_ID: Final = "conversion.device.vendor_id"
 CONVERSION_APP_INSTANCE_ID: Final = "conversion.app_instance_id"
 CONVERSION_PARTNER_ID: Final = "conversion.partner_id"
+RECORDED_BY: Final = "conversion.recorded_by"
+"""Names the pipeline that has taken this event already, should it come back to it by an exporter."""
 SEALED: Final = "conversion.sealed."
 """Prefix: the name of a normal form follows (`email.lower`). The value holds its digests, joined by commas."""
 
