@@ -18,6 +18,7 @@ from werkzeug.serving import make_server
 import eventflows
 from eventflows.pii import digest
 from eventflows.sandbox import Sandbox
+from eventflows.visitor import WSGIMiddleware
 from tests.conftest import ROOT, environment, four
 
 
@@ -58,6 +59,8 @@ def test_the_quickstart_notices_a_provider_that_got_nothing(
 def test_an_order_placed_in_the_flask_shop_arrives_at_every_platform(sandbox: Sandbox) -> None:
     eventflows.configure(four(sandbox.url), default_country="SE")
     app = load("flask_shop").create_app()
+    app.wsgi_app = WSGIMiddleware(app.wsgi_app)
+    FlaskInstrumentor().instrument_app(app)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
