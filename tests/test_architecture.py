@@ -37,6 +37,8 @@ LAYERS = [
     {"processor", "dryrun", "facade"},
     {"wiring"},
     {"instrumentation", "startup"},
+    {"history"},
+    {"commands"},
     {"cli"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
+from . import commands as storage_commands
 from . import config
 from .errors import ConfigurationError, MissingDependencyError
 
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 when all went well, 1 when an event would not be sent, 2 for a wrong call or configuration.
+        0 when all went well, 1 when something is not as it should be (an event would not be sent, an order is lost), 2 for a
+        wrong call or configuration.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -41,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="eventflows", description="Conversions from OpenTelemetry to ad platforms.")
+    parser = argparse.ArgumentParser(
+        prog="eventflows",
+        description="Conversions from OpenTelemetry to ad platforms.",
+        epilog="Exit codes: 0 all is well; 1 something is not as it should be; 2 wrong call or configuration.",
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     render = commands.add_parser("render", help="show the requests that an event would become, without sending it")
@@ -62,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         help="the one right token of an account; otherwise the first token seen is the right one",
     )
     sandbox.set_defaults(run=_sandbox)
+
+    storage_commands.add(commands)
 
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
@@ -147,3 +155,7 @@ def _version(_: argparse.Namespace) -> int:
 
     print(library_version())
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""The commands that read and mend a storage folder: dead-letters, show, report, erase."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from . import config, history, journal
+from .checks import seconds
+from .errors import ConfigurationError
+from .history import LOST, OUTCOMES, DeadLetter
+from .journal import Told
+
+_STORAGE = config.PREFIX + "SENDING_QUEUE_STORAGE"
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands to the parser."""
+    letters = commands.add_parser("dead-letters", help="what providers refused, and what expired or was given up")
+    actions = letters.add_subparsers(title="actions", required=True, metavar="ACTION")
+    listed = _command(actions, "list", _list, "list them")
+    listed.add_argument("--limit", type=int, default=1000, help="show no more than this (1000)")
+    shown = _command(actions, "show", _show_letter, "show the sealed event and the reasons")
+    shown.add_argument("id", help="conversion id or order id")
+    replayed = _command(
+        actions, "replay", _replay, "send them again, with today's mapping and credentials and the same id"
+    )
+    replayed.add_argument("id", nargs="*", help="conversion ids or order ids")
+    replayed.add_argument("--all", action="store_true", help="all of them")
+    replayed.add_argument("--dry-run", action="store_true", help="only say which could be sent")
+    replayed.add_argument("--timeout", default="30s", help="how long to go on where a platform says: not now (30s)")
+    for one in (listed, replayed):
+        one.add_argument("--provider", metavar="ID", help="only of this provider")
+        one.add_argument("--reason", default="", metavar="TEXT", help="only those whose reason holds this text")
+    purged = _command(actions, "purge", _purge, "forget them")
+    purged.add_argument("--older-than", default="30d", help="only what was recorded longer ago than this (30d)")
+    purged.add_argument("--yes", action="store_true", help="do not ask")
+
+    show = _command(commands, "show", _show, "what became of an event at each provider")
+    show.add_argument("id", help="conversion id or order id")
+
+    report = _command(commands, "report", _report, "compare a list of real orders with what was delivered")
+    report.add_argument("orders", help="a CSV file with a header line, or - for stdin")
+    report.add_argument("--id-column", default="order_id", help="the column with the order ids (order_id)")
+    report.add_argument("--provider", metavar="ID", help="only this provider")
+    report.add_argument("--since", metavar="DATE", help="only what was recorded from this day on (2026-11-01)")
+    report.add_argument("--all", action="store_true", help="list every order, not only the lost ones")
+
+    erase = _command(commands, "erase", _erase, "remove a person's events")
+    erase.add_argument("--user", action="append", required=True, metavar="VALUE", help="e-mail, phone or user id")
+    erase.add_argument("--default-country", metavar="CODE", help="of a phone number without a calling code")
+    erase.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("--storage", metavar="FOLDER", help=f"the storage folder (default: {_STORAGE})")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    given = arguments.storage or os.environ.get(_STORAGE, "").strip()
+    if not given:
+        raise ConfigurationError(f"--storage: which folder? Give it, or set {_STORAGE}")
+    folder = Path(given)
+    if not folder.is_dir():
+        raise ConfigurationError(f"--storage: {given!r} is no folder")
+    return folder
+
+
+# --- dead letters
+
+
+def _letters(arguments: argparse.Namespace) -> Iterable[DeadLetter]:
+    return history.dead_letters(_folder(arguments), arguments.provider, arguments.reason)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    found: list[DeadLetter] = []
+    for letter in _letters(arguments):
+        if len(found) >= arguments.limit:
+            break
+        found.append(letter)
+    if arguments.json:
+        _print_json([_letter_json(letter) for letter in found])
+    else:
+        head = ("ID", "EVENT", "PROVIDER", "OUTCOME", "SINCE", "ATTEMPTS", "REASON")
+        rows = (
+            (one.told.id, one.told.name, one.provider, one.status, _time(one.settled_at), str(one.attempts), one.reason)
+            for one in found
+        )
+        _print_table(head, rows, empty="There are no dead letters.")
+    return 0
+
+
+def _show_letter(arguments: argparse.Namespace) -> int:
+    letters = [told for told in history.find(_folder(arguments), arguments.id) if told.body is not None]
+    if not letters:
+        print(f"eventflows: there is no dead letter {arguments.id!r}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        _print_json([{**_told_json(told), "event": json.loads(told.body or "{}")} for told in letters])
+        return 0
+    for told in letters:
+        _print_told(told)
+        print(json.dumps(json.loads(told.body or "{}"), ensure_ascii=False, indent=2))
+    return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    if bool(arguments.id) == arguments.all:
+        raise ConfigurationError("dead-letters replay: give ids, or --all")
+    wanted = set(arguments.id)
+    letters = [one for one in _letters(arguments) if arguments.all or wanted & {one.told.id, one.told.order_id}]
+    unknown = wanted - {found for one in letters for found in (one.told.id, one.told.order_id)}
+    timeout = seconds("--timeout", arguments.timeout)
+    done = history.replay(letters, config.from_environment(), timeout, dry_run=arguments.dry_run)
+    if arguments.json:
+        told = [
+            {"id": o.letter.told.id, "provider": o.letter.provider, "status": o.status, "reason": o.reason}
+            for o in done
+        ]
+        _print_json(told)
+    else:
+        rows = ((one.letter.told.id, one.letter.provider, one.status, one.reason) for one in done)
+        _print_table(("ID", "PROVIDER", "OUTCOME", "REASON"), rows, empty="There is nothing to send again.")
+    for one in sorted(unknown):
+        print(f"eventflows: there is no dead letter {one!r}", file=sys.stderr)
+    return 0 if not unknown and all(one.status in ("delivered", "ready") for one in done) else 1
+
+
+def _purge(arguments: argparse.Namespace) -> int:
+    folder = _folder(arguments)
+    before = time.time_ns() - int(seconds("--older-than", arguments.older_than) * 1e9)
+    if not _confirmed(arguments, f"Forget the dead letters recorded before {_time(before)}?"):
+        return 1
+    return _print_count(arguments, "purged", journal.purge(folder, before))
+
+
+# --- history
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    found = history.find(_folder(arguments), arguments.id)
+    if not found:
+        print(f"eventflows: nothing is known of {arguments.id!r}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        _print_json([_told_json(told) for told in found])
+    else:
+        for told in found:
+            _print_told(told)
+    return 0
+
+
+def _print_told(told: Told) -> None:
+    order = f", order {told.order_id}" if told.order_id else ""
+    print(f"{told.name} {told.id}{order}, recorded {_time(told.captured_at)}")
+    rows = (
+        (name, status, _time(settled_at) if settled_at else "", str(attempts or ""), reason)
+        for name, (status, reason, settled_at, attempts) in sorted(told.outcomes.items())
+    )
+    _print_table(("PROVIDER", "OUTCOME", "AT", "ATTEMPTS", "REASON"), rows)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    folder = _folder(arguments)
+    since = 0
+    if arguments.since:
+        try:
+            since = int(datetime.fromisoformat(arguments.since).replace(tzinfo=timezone.utc).timestamp() * 1e9)
+        except ValueError:
+            raise ConfigurationError(f"--since: {arguments.since!r} is no date such as 2026-11-01") from None
+    if arguments.orders == "-":
+        orders = history.read_orders(sys.stdin, arguments.id_column)
+    else:
+        try:
+            with open(arguments.orders, encoding="utf-8-sig", newline="") as file:
+                orders = history.read_orders(file, arguments.id_column)
+        except OSError as problem:
+            raise ConfigurationError(f"{arguments.orders}: {problem.strerror}") from None
+    found = history.report(folder, orders, arguments.provider, since)
+    if arguments.json:
+        lost = [dict(zip(("id", "provider", "status", "reason"), one, strict=True)) for one in found.lost]
+        told: dict[str, Any] = {"orders": len(orders), "providers": found.counts, "lost": lost}
+        if arguments.all:
+            told["all"] = {
+                order: {name: {"status": status, "reason": reason} for name, (status, reason) in outcomes.items()}
+                for order, outcomes in found.orders.items()
+            }
+        _print_json(told)
+    else:
+        head = ("PROVIDER", "ORDERS", *(outcome.upper() for outcome in OUTCOMES))
+        rows = (
+            (name, str(len(orders)), *(str(counts[outcome]) for outcome in OUTCOMES))
+            for name, counts in found.counts.items()
+        )
+        _print_table(head, rows, empty=f"Nothing was recorded: all {len(orders)} orders are lost.")
+        listed = (
+            [(order, name, *one) for order, outcomes in found.orders.items() for name, one in outcomes.items()]
+            if arguments.all
+            else found.lost
+        )
+        if listed:
+            print()
+            _print_table(("ORDER", "PROVIDER", "OUTCOME", "REASON"), listed)
+    complete = bool(found.counts) or not orders
+    return 0 if complete and not any(counts[status] for counts in found.counts.values() for status in LOST) else 1
+
+
+def _erase(arguments: argparse.Namespace) -> int:
+    folder = _folder(arguments)
+    if not _confirmed(arguments, "Remove this person's events, also those that are not delivered yet?"):
+        return 1
+    digests, plain = history.digests_of(arguments.user, arguments.default_country)
+    return _print_count(arguments, "erased", journal.erase(folder, history.is_of(digests, plain)))
+
+
+# --- output
+
+
+def _confirmed(arguments: argparse.Namespace, question: str) -> bool:
+    if arguments.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ConfigurationError("--yes: needed where nobody can be asked")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _print_count(arguments: argparse.Namespace, what: str, count: int) -> int:
+    if arguments.json:
+        _print_json({what: count})
+    else:
+        print(f"{count} {'event' if count == 1 else 'events'} {what}.")
+    return 0
+
+
+def _letter_json(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.told.id,
+        "event": letter.told.name,
+        "order_id": letter.told.order_id,
+        "provider": letter.provider,
+        "status": letter.status,
+        "reason": letter.reason,
+        "settled_at": _time(letter.settled_at),
+        "attempts": letter.attempts,
+    }
+
+
+def _told_json(told: Told) -> dict[str, Any]:
+    return {
+        "id": told.id,
+        "name": told.name,
+        "order_id": told.order_id,
+        "recorded_at": _time(told.captured_at),
+        "providers": {
+            name: {"status": status, "reason": reason, "at": _time(at) if at else None, "attempts": attempts}
+            for name, (status, reason, at, attempts) in told.outcomes.items()
+        },
+    }
+
+
+def _time(unix_nano: int) -> str:
+    return datetime.fromtimestamp(unix_nano / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _print_json(found: Any) -> None:
+    print(json.dumps(found, ensure_ascii=False, indent=2))
+
+
+def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "") -> None:
+    listed = [head, *rows]
+    if len(listed) == 1:
+        print(empty)
+        return
+    widths = [max(len(row[column]) for row in listed) for column in range(len(head))]
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for number, row in enumerate(listed):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        print(f"\033[1m{line}\033[0m" if bold and number == 0 else line)

@@ -1,0 +1,237 @@
+"""What became of each event, from the journals of a storage folder; and sending dead letters again."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from . import journal
+from .config import Settings
+from .conversion import Conversion
+from .delivery import Entry, Item, Settled, judge, requests_of
+from .errors import ConfigurationError
+from .journal import DEAD, Told
+from .mapping import NotSent, encode
+from .pii import seal_all
+from .providers.base import Provider
+from .routing import filtered
+from .stored import load
+from .transport import Transport, open_transport
+
+NEVER = "never recorded"
+OUTCOMES = ("delivered", "filtered", "refused", "expired", "dropped", "pending", NEVER)
+LOST = frozenset({"refused", "expired", "dropped", NEVER})
+_BEST = {
+    status: rank for rank, status in enumerate(("delivered", "pending", "filtered", "refused", "expired", "dropped"))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that a provider did not get, kept with the reason."""
+
+    told: Told
+    provider: str
+    status: str
+    reason: str
+    settled_at: int
+    attempts: int
+
+
+def dead_letters(folder: Path, provider: str | None = None, reason: str = "") -> Iterator[DeadLetter]:
+    """The dead letters of a folder, oldest first in each journal.
+
+    Args:
+        reason: Only those whose reason holds this text.
+    """
+    for told in journal.told(folder, "body IS NOT NULL AND EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = e.seq)"):
+        for name, (status, why, settled_at, attempts) in told.outcomes.items():
+            if status in DEAD and provider in (None, name) and reason in why:
+                yield DeadLetter(told, name, status, why, settled_at, attempts)
+
+
+def find(folder: Path, wanted: str) -> list[Told]:
+    """The events with this conversion id or order id."""
+    return list(journal.told(folder, "e.id = ? OR e.order_id = ?", (wanted, wanted)))
+
+
+# --- sending again
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a dead letter that was sent again: a new outcome, or `not sent` and why."""
+
+    letter: DeadLetter
+    status: str
+    reason: str = ""
+
+
+def replay(
+    letters: Iterable[DeadLetter], settings: Settings, timeout: float, *, dry_run: bool = False
+) -> list[Replayed]:
+    """Send dead letters with today's mapping and credentials, under the ids they have, and write down what becomes of them.
+
+    Args:
+        timeout: Seconds to go on where a platform says "not now".
+        dry_run: Only say which could be sent.
+    """
+    by_name = {provider.name: provider for provider in settings.providers}
+    by_provider: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        by_provider.setdefault(letter.provider, []).append(letter)
+    done: list[Replayed] = []
+    deadline = time.monotonic() + timeout
+    for name, theirs in by_provider.items():
+        if (provider := by_name.get(name)) is None:
+            done.extend(Replayed(letter, "not sent", "the provider is not configured") for letter in theirs)
+            continue
+        done.extend(_replay(provider, theirs, settings, deadline, dry_run))
+    return done
+
+
+def _replay(
+    provider: Provider, letters: Sequence[DeadLetter], settings: Settings, deadline: float, dry_run: bool
+) -> Iterator[Replayed]:
+    items: list[Item] = []
+    of_entry: dict[int, DeadLetter] = {}
+    for letter in letters:
+        conversion = settings.consent.effective(load(letter.told.body or ""))
+        why = filtered(provider, conversion, send_synthetic=settings.send_synthetic)
+        result = NotSent("filtered", why) if why else encode(provider, conversion, time.time_ns())
+        if isinstance(result, NotSent):
+            if not dry_run:
+                _write(letter, result.status, result.reason, 0)
+            yield Replayed(letter, result.status, result.reason)
+        elif dry_run:
+            yield Replayed(letter, "ready")
+        else:
+            entry = Entry(conversion, None, len(of_entry))
+            of_entry[entry.seq] = letter
+            items.append(Item(entry, result))
+    if not items:
+        return
+    transport = open_transport(provider.METHOD, settings.timeout, 1)
+    try:
+        for settled, attempts in _send(provider, items, transport, settings, deadline):
+            letter = of_entry[settled.entry.seq]
+            if settled.status != "not sent":
+                _write(letter, settled.status, settled.reason, attempts)
+            yield Replayed(letter, settled.status, settled.reason)
+    finally:
+        transport.close()
+
+
+def _send(
+    provider: Provider, items: Sequence[Item], transport: Transport, settings: Settings, deadline: float
+) -> Iterator[tuple[Settled, int]]:
+    waiting = [(batch, 1) for batch in requests_of(provider, items)]
+    while waiting:
+        batch, attempt = waiting.pop(0)
+        response = transport.send(provider.request([item.encoded for item in batch]))
+        verdict = judge(provider, batch, response)
+        yield from ((settled, attempt) for settled in verdict.settled)
+        waiting[:0] = [(again, attempt) for again in verdict.again]
+        yield from ((Settled(item.entry, "not sent", verdict.reason), attempt) for item in verdict.paused)
+        if verdict.later:
+            seconds = settings.retry.wait(attempt, response.retry_after)
+            if time.monotonic() + seconds > deadline:
+                yield from ((Settled(item.entry, "not sent", verdict.reason), attempt) for item in verdict.later)
+            else:
+                time.sleep(seconds)
+                waiting.append((verdict.later, attempt + 1))
+
+
+def _write(letter: DeadLetter, status: str, reason: str, attempts: int) -> None:
+    journal.resettle(letter.told.path, letter.told.seq, letter.provider, status, reason, attempts)
+
+
+# --- comparing with real orders
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Real orders against what was recorded.
+
+    Attributes:
+        counts: Provider → outcome (of `OUTCOMES`) → how many orders.
+        lost: `(order, provider, outcome, reason)` of each order that a provider did not get though it should have.
+        orders: All of them: order → provider → `(outcome, reason)`.
+    """
+
+    orders: Mapping[str, Mapping[str, tuple[str, str]]]
+    counts: Mapping[str, Counter[str]]
+    lost: Sequence[tuple[str, str, str, str]] = field(default_factory=tuple)
+
+
+def read_orders(source: TextIO, column: str) -> list[str]:
+    """The ids of a CSV file with a header line, each once, in their order.
+
+    Raises:
+        ConfigurationError: There is no such column.
+    """
+    reader = csv.DictReader(source)
+    if column not in (reader.fieldnames or ()):
+        raise ConfigurationError(
+            f"--id-column: there is no column {column!r}; the file has: {', '.join(reader.fieldnames or ())}"
+        )
+    return list(dict.fromkeys(found for row in reader if (found := (row[column] or "").strip())))
+
+
+def report(folder: Path, orders: Sequence[str], provider: str | None = None, since: int = 0) -> Report:
+    """Compare a list of orders with the journals, per provider.
+
+    Args:
+        orders: Order ids or conversion ids.
+        since: Leave out what was recorded before this time, in Unix nanoseconds.
+    """
+    wanted = set(orders)
+    found: dict[str, dict[str, tuple[str, str]]] = {order: {} for order in orders}
+    names: dict[str, None] = {} if provider is None else {provider: None}
+    for told in journal.told(folder, "captured_at >= ?", (since,)):
+        for name, (status, reason, *_) in told.outcomes.items():
+            if provider not in (None, name):
+                continue
+            names[name] = None
+            for order in {told.id, told.order_id} & wanted:
+                known = found[str(order)].get(name)
+                if known is None or _BEST[status] < _BEST[known[0]]:  # a refused attempt and a delivered one: delivered
+                    found[str(order)][name] = (status, reason)
+    counts: dict[str, Counter[str]] = {name: Counter() for name in names}
+    lost = []
+    for order, outcomes in found.items():
+        for name in names:
+            status, reason = outcomes.setdefault(name, (NEVER, ""))
+            counts[name][status] += 1
+            if status in LOST:
+                lost.append((order, name, status, reason))
+    return Report(found, counts, lost)
+
+
+# --- erasing a person
+
+
+def digests_of(values: Iterable[str], default_country: str | None) -> tuple[set[str], set[str]]:
+    """What to look for: the digests of every form that these may be sealed in, and the plain user ids."""
+    plain = {value.strip() for value in values}
+    digests: set[str] = set()
+    for value in plain:
+        for kind in ("email", "phone", "external_id"):
+            sealed, _ = seal_all(kind, (value,), default_country)
+            digests.update(one for found in sealed.values() for one in found)
+    return digests, plain
+
+
+def is_of(digests: set[str], plain: set[str]) -> Callable[[Conversion], bool]:
+    """Whether a conversion is of the person whose identifiers these are."""
+
+    def matches(conversion: Conversion) -> bool:
+        sealed = conversion.user.sealed.values()
+        return any(one in digests for found in sealed for one in found) or not plain.isdisjoint(conversion.user.user_id)
+
+    return matches
