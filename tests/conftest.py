@@ -22,6 +22,11 @@ from eventflows.sandbox import Sandbox
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long form of the torture suite: pytest -m torture --long")
+    parser.addoption("--seed", default="4711", help="of the torture suite's dice")
+
+
 def _forget_globals() -> None:
     trace._TRACER_PROVIDER_SET_ONCE = Once()
     trace._TRACER_PROVIDER = None

@@ -105,6 +105,8 @@ def capture(
     rules: Rules,
     around: Mapping[str, Any] = _NOTHING,
     origin: tuple[int, int] | None = None,
+    *,
+    timed_here: bool = False,
 ) -> Conversion:
     """Make the conversion of a recognised event.
 
@@ -116,6 +118,7 @@ def capture(
         rules: What the configuration says about capturing.
         around: Attributes of the visitor's request, with clean values, for what the event does not carry itself.
         origin: Trace id and span id of the span that it was recorded in.
+        timed_here: The time is this process's clock's.
     """
     found = _sort(attributes)
     if (own_url := found.known.get(sc.URL_FULL)) is not None:
@@ -176,6 +179,7 @@ def capture(
         exclude_providers=get(sc.CONVERSION_EXCLUDE_PROVIDERS, frozenset()),
         properties=found.properties,
         origin=origin,
+        timed_here=timed_here,
         left_out=tuple(found.left_out),
     )
 

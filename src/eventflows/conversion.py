@@ -117,6 +117,7 @@ class Conversion:
         id: The same on every route and attempt; platforms deduplicate by it.
         name: The event's name as it was recorded.
         time_unix_nano: When it happened, in nanoseconds since 1970.
+        timed_here: The time is that of this process's clock, and not one that the app gave.
         value: The total in units (not cents) of `currency`, an upper-case ISO 4217 code.
         quantity: How many pieces in all.
         clicks: Click ids and cookies by the last part of their attribute name (`fbc`, `ttclid`, ...).
@@ -150,6 +151,7 @@ class Conversion:
     exclude_providers: frozenset[str] = frozenset()
     properties: Mapping[str, Any] = field(default_factory=dict)
     origin: tuple[int, int] | None = None
+    timed_here: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
 
     @property

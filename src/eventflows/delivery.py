@@ -96,6 +96,10 @@ def judge(provider: Provider, batch: Sequence[Item], response: Response) -> Verd
 
 def _outcomes(provider: Provider, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
     """The provider's reading of the answer; an answer that it cannot read must not cost the lane its thread."""
+    if response.html and 200 <= response.status < 300:
+        return [
+            Outcome(Status.RETRY, f"a web page with HTTP {response.status} in place of the platform's answer")
+        ] * len(batch)
     try:
         outcomes = provider.outcomes(response, batch)
     except Exception as problem:  # noqa: BLE001 reason: answers come from outside, in any shape

@@ -11,6 +11,9 @@ from .conversion import Conversion
 from .providers.base import DAY_NS, Encoded, Provider, Unencodable
 from .transport import encode_body
 
+MAX_CLOCK_STEP_NS = DAY_NS
+"""An event with our own time that is ahead by no more was recorded before the clock was set back; it is sent as of now."""
+
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
@@ -31,7 +34,8 @@ def encode(provider: Provider, conversion: Conversion, now: int) -> Encoded | No
     if limit is not None and age > limit:
         return NotSent("expired", f"too old: {provider.TYPE} takes events of the last {_span(limit)}")
     if age < 0:
-        if provider.MAX_AHEAD_NS is not None and -age > provider.MAX_AHEAD_NS:
+        limit = MAX_CLOCK_STEP_NS if conversion.timed_here else provider.MAX_AHEAD_NS
+        if provider.MAX_AHEAD_NS is not None and limit is not None and -age > limit:
             return NotSent("refused", "from the future: its timestamp must be in nanoseconds since 1970")
         conversion = replace(conversion, time_unix_nano=now)
     try:

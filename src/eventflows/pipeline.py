@@ -152,6 +152,7 @@ class Pipeline:
                 self.settings.rules,
                 surroundings.attributes,
                 surroundings.origin,
+                timed_here=timestamp is None,
             )
             commit = attributes.get(CONVERSION_COMMIT)
             if (commit if commit in COMMITS else self.settings.commit) == SPAN_OK and surroundings.unit is not None:

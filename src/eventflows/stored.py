@@ -53,6 +53,8 @@ def dump(conversion: Conversion) -> str:
         found["exclude_providers"] = sorted(conversion.exclude_providers)
     if conversion.properties:
         found["properties"] = conversion.properties
+    if conversion.timed_here:
+        found["timed_here"] = True
     if conversion.origin is not None:
         found["origin"] = conversion.origin
     if conversion.left_out:
@@ -85,6 +87,7 @@ def load(text: str) -> Conversion:
             providers=None if providers is None else frozenset(providers),
             exclude_providers=frozenset(found.get("exclude_providers", ())),
             properties=found.get("properties", {}),
+            timed_here=bool(found.get("timed_here")),
             origin=None if found.get("origin") is None else (found["origin"][0], found["origin"][1]),
             left_out=tuple((attribute, reason) for attribute, reason in found.get("left_out", ())),
         )

@@ -99,7 +99,8 @@ class HttpTransport:
         except ValueError:
             body = None
         after = retry_after_seconds(answer.headers.get("Retry-After"), time.time())
-        return Response(answer.status_code, body, retry_after=after)
+        html = body is None and answer.content.lstrip()[:1] == b"<"
+        return Response(answer.status_code, body, retry_after=after, html=html)
 
     def close(self) -> None:
         self._session.close()

@@ -75,6 +75,7 @@ class Response:
         json: The parsed body, or None where it is not JSON.
         sent: False only where the request certainly never reached the platform.
         retry_after: The header's seconds, where there was one.
+        html: The body is a web page: some proxy's answer and not the platform's.
     """
 
     status: int
@@ -82,6 +83,7 @@ class Response:
     error: str = ""
     sent: bool = True
     retry_after: float | None = None
+    html: bool = False
 
 
 class Status(str, Enum):
