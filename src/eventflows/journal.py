@@ -2,9 +2,9 @@
 history of it.
 
 An event is a row of `event`; it owes an outcome to each provider in `owed`, and `left` counts those that are missing. An
-outcome is a row of `outcome`. What is delivered loses its body; what was refused or has expired keeps it, as a dead
-letter, until the retention is over. The file belongs to the process that holds the lock beside it; the lock falls with the
-process.
+outcome is a row of `outcome`. What is delivered moves to `history`, without its body; what was refused or has expired
+keeps it, as a dead letter, until the retention is over. The file belongs to the process that holds the lock beside it; the
+lock falls with the process.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ from .stored import dump, load
 DEAD = ("refused", "expired", "dropped")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
-  seq INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
   owed TEXT NOT NULL, filtered TEXT, left INTEGER NOT NULL, body TEXT
+);
+CREATE TABLE IF NOT EXISTS history (
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
+  owed TEXT NOT NULL, filtered TEXT
 );
 CREATE INDEX IF NOT EXISTS pending ON event (seq) WHERE left > 0;
 CREATE TABLE IF NOT EXISTS outcome (
@@ -38,10 +42,14 @@ PRAGMA user_version = 1;
 _INSERT = (
     "INSERT INTO event (id, name, order_id, captured_at, owed, filtered, left, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_SETTLED = (
-    "UPDATE event SET left = left - 1, body = CASE WHEN left > 1 OR EXISTS (SELECT 1 FROM outcome AS o"
-    " WHERE o.seq = event.seq AND o.status IN ('refused', 'expired', 'dropped')) THEN body END WHERE seq = ?"
+_SETTLED = "UPDATE event SET left = left - 1 WHERE seq = ?"
+_DONE = (
+    "seq = ? AND left <= 0 AND NOT EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = event.seq"
+    " AND o.status IN ('refused', 'expired', 'dropped'))"
 )
+# A row that only lost its body would leave its page half empty for good; one that is gone makes room for others.
+_COPY = f"INSERT INTO history SELECT seq, id, name, order_id, captured_at, owed, filtered FROM event WHERE {_DONE}"  # noqa: S608
+_REMOVE = f"DELETE FROM event WHERE {_DONE}"  # noqa: S608
 BUSY_SECONDS = 5.0
 
 
@@ -108,7 +116,7 @@ class Journal:
         self._outcomes: deque[_Outcomes] = deque()
         self._writer.executescript(_SCHEMA)
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
-        (last,) = self._writer.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+        (last,) = self._writer.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
         self.found_through = self._appended = int(last)
         self._underway: set[int] = set()
 
@@ -170,7 +178,8 @@ class Journal:
                 for row in one.rows:
                     values = (row.seq, one.provider, row.status, row.reason, now, row.attempts)
                     if db.execute("INSERT OR IGNORE INTO outcome VALUES (?, ?, ?, ?, ?, ?)", values).rowcount:
-                        db.execute(_SETTLED, (row.seq,))
+                        for statement in (_SETTLED, _COPY, _REMOVE):
+                            db.execute(statement, (row.seq,))
 
     def pending(self, provider: str, after: int, limit: int) -> list[tuple[int, str]]:
         """`(seq, body)` of the next events that owe this provider an outcome, in their order."""
@@ -211,11 +220,11 @@ class Journal:
         if retention is not None:
             before = time.time_ns() - int(retention * 1e9)
             with self._writing, _transaction(self._writer) as db:
-                old = db.execute(
-                    "SELECT seq FROM event WHERE captured_at < ? ORDER BY seq LIMIT 1000", (before,)
-                ).fetchall()
-                db.executemany("DELETE FROM outcome WHERE seq = ?", old)
-                db.executemany("DELETE FROM event WHERE seq = ?", old)
+                for table in ("event", "history"):
+                    query = f"SELECT seq FROM {table} WHERE captured_at < ? ORDER BY seq LIMIT 1000"  # noqa: S608
+                    old = db.execute(query, (before,)).fetchall()
+                    db.executemany("DELETE FROM outcome WHERE seq = ?", old)
+                    db.executemany(f"DELETE FROM {table} WHERE seq = ?", old)  # noqa: S608 reason: two constants
         with self._reading:
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -269,8 +278,9 @@ def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator
     for path in files(folder):
         db = connect(path, writable=False)
         try:
-            columns = "seq, id, name, order_id, captured_at, owed, filtered, body"
-            query = f"SELECT {columns} FROM event AS e WHERE {where} ORDER BY seq"  # noqa: S608 reason: our own constants
+            columns = "seq, id, name, order_id, captured_at, owed, filtered"
+            both = f"SELECT {columns}, body FROM event UNION ALL SELECT {columns}, NULL FROM history"  # noqa: S608
+            query = f"SELECT * FROM ({both}) AS e WHERE {where} ORDER BY seq"  # noqa: S608 reason: our own constants
             for seq, event_id, name, order_id, captured_at, owed, filtered, body in db.execute(query, tuple(values)):
                 outcomes: dict[str, tuple[str, str, int, int]] = {
                     provider: ("filtered", reason, captured_at, 0)
@@ -298,11 +308,8 @@ def resettle(path: Path, seq: int, provider: str, status: str, reason: str, atte
                 " WHERE seq = ? AND provider = ?",
                 (status, reason, time.time_ns(), attempts, seq, provider),
             )
-            db.execute(
-                "UPDATE event SET body = NULL WHERE seq = ? AND left <= 0 AND NOT EXISTS (SELECT 1 FROM outcome AS o"
-                " WHERE o.seq = event.seq AND o.status IN ('refused', 'expired', 'dropped'))",
-                (seq,),
-            )
+            for statement in (_COPY, _REMOVE):
+                db.execute(statement, (seq,))
     finally:
         db.close()
 
