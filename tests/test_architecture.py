@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "eventflows"
 # From the ground up: a module may import only from the layers below its own.
 LAYERS = [
     {"errors", "conversion", "country", "log", "environment_variables", "patching", "lifecycle"},
-    {"pii", "semconv", "commit", "environments", "proxies", "checks", "stats"},
+    {"pii", "semconv", "commit", "environments", "proxies", "checks", "stats", "secret"},
     {"values", "consent", "retry"},
     {"cookies"},
     {"capture", "providers.base", "request"},
@@ -42,7 +42,7 @@ LAYERS = [
     {"cli"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
-PROVIDERS_MAY_IMPORT = {"conversion", "errors", "pii", "country", "semconv", "providers.base"}
+PROVIDERS_MAY_IMPORT = {"conversion", "errors", "pii", "country", "secret", "semconv", "providers.base"}
 
 
 def modules() -> dict[str, Path]:

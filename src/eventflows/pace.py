@@ -38,12 +38,12 @@ class Paces:
     """The platforms' rate limits, shared by all providers with the same credentials."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], Pace] = {}
+        self._known: dict[tuple[object, ...], Pace] = {}
 
     def of(self, provider: Provider) -> Pace | None:
         """The pace of a provider; None where its platform has no limit."""
         limits = (provider.MAX_REQUESTS_PER_SECOND, provider.MAX_EVENTS_PER_SECOND)
         if limits == (None, None):
             return None
-        key = (provider.TYPE, *(str(getattr(provider, secret)) for secret in provider.SECRETS))
+        key = (provider.TYPE, *(getattr(provider, secret) for secret in provider.SECRETS))
         return self._known.setdefault(key, Pace(*limits))

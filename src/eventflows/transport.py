@@ -15,8 +15,7 @@ from requests.adapters import HTTPAdapter
 
 from .providers.base import Request, Response
 from .retry import retry_after_seconds
-
-MASK = "***"
+from .secret import MASK, Secret, SecretUnavailable
 
 
 def library_version() -> str:
@@ -39,16 +38,15 @@ def secret_url(request: Request, *, masked: bool = False) -> str:
     """The request's URL with its secret query parameters, or with a mask in their place."""
     if not request.secret_params:
         return request.url
-    query = "&".join(f"{k}={MASK if masked else quote(v, safe='')}" for k, v in request.secret_params.items())
+    secrets = {name: Secret.of(given) for name, given in request.secret_params.items()}
+    query = "&".join(f"{k}={MASK if masked else quote(v.reveal(), safe='')}" for k, v in secrets.items())
     return f"{request.url}{'&' if '?' in request.url else '?'}{query}"
 
 
 def all_headers(request: Request, *, masked: bool = False) -> dict[str, str]:
     """The request's headers, with the secret ones or with a mask in their place."""
-    secret = {
-        name: (f"Bearer {MASK}" if value.startswith("Bearer ") else MASK) if masked else value
-        for name, value in request.secret_headers.items()
-    }
+    secrets = {name: Secret.of(given) for name, given in request.secret_headers.items()}
+    secret = {name: str(value) if masked else value.reveal() for name, value in secrets.items()}
     return {"Content-Type": "application/json", "User-Agent": USER_AGENT, **request.headers, **secret}
 
 
@@ -86,6 +84,8 @@ class HttpTransport:
                 timeout=self._timeout,
                 allow_redirects=False,  # a redirect would carry the credentials to another host
             )
+        except SecretUnavailable as problem:
+            return Response(0, error=str(problem), sent=False)
         except requests.ConnectTimeout:
             return Response(0, error="no connection in time", sent=False)
         except requests.Timeout:

@@ -12,6 +12,7 @@ from eventflows.errors import ConfigurationError
 from eventflows.pii import digest
 from eventflows.providers.base import NOT_THE_CULPRIT, Encoded, Outcome, Response, Status, Unencodable
 from eventflows.providers.meta import MetaProvider
+from eventflows.secret import bearer
 
 TIME = 1_795_455_900_123_456_789
 META = MetaProvider("123", "t0ken")
@@ -210,7 +211,7 @@ def test_the_request_keeps_its_secret_apart() -> None:
     request = provider.request([Encoded("a", {"n": 1}), Encoded("b", {"n": 2})])
     assert request.url == "https://graph.facebook.com/v25.0/123/events"
     assert request.body == {"data": [{"n": 1}, {"n": 2}], "test_event_code": "TEST1", "partner_agent": "shop-1"}
-    assert request.secret_headers == {"Authorization": "Bearer t0ken"}
+    assert request.secret_headers == {"Authorization": bearer("t0ken")}
     assert "t0ken" not in repr(request) + repr(provider)
 
 

@@ -13,6 +13,7 @@ from eventflows.errors import ConfigurationError
 from eventflows.pii import digest, seal
 from eventflows.providers.base import NOT_THE_CULPRIT, Outcome, Response, Status, Unencodable
 from eventflows.providers.reddit import RedditProvider
+from eventflows.secret import bearer
 
 TIME = 1_795_455_900_123_456_789
 REDDIT = RedditProvider("a2_f3x9k1", "t0ken")
@@ -367,7 +368,7 @@ def test_the_url_names_the_pixel(provider: RedditProvider, url: str) -> None:
 
 def test_the_token_is_a_secret_header_and_in_no_repr() -> None:
     request = REDDIT.request([REDDIT.encode(conversion())])
-    assert request.secret_headers == {"Authorization": "Bearer t0ken"}
+    assert request.secret_headers == {"Authorization": bearer("t0ken")}
     assert "t0ken" not in repr(REDDIT) + repr(request)
     assert not request.headers
     assert not request.secret_params

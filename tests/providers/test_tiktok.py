@@ -12,6 +12,7 @@ from eventflows.errors import ConfigurationError
 from eventflows.pii import digest
 from eventflows.providers.base import NOT_THE_CULPRIT, Encoded, Response, Status, Unencodable
 from eventflows.providers.tiktok import TikTokProvider
+from eventflows.secret import Secret
 
 TIME = 1_795_455_900_123_456_789
 TIKTOK = TikTokProvider("CPIX", "t0ken")
@@ -182,7 +183,7 @@ def test_the_request_keeps_its_secret_apart() -> None:
     assert request.body == {
         "event_source": "web", "event_source_id": "CPIX", "test_event_code": "TEST1", "data": [{"n": 1}],
     }  # fmt: skip
-    assert request.secret_headers == {"Access-Token": "t0ken"}
+    assert request.secret_headers == {"Access-Token": Secret("t0ken")}
     assert "t0ken" not in repr(request) + repr(provider)
 
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from ..conversion import Conversion, EventType
 from ..errors import ConfigurationError
+from ..secret import Secret, SecretLike
 from ..semconv import CONSENT_PURPOSES
 
 DAY_NS = 24 * 3600 * 10**9
@@ -63,8 +64,8 @@ class Request:
     url: str
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
-    secret_params: Mapping[str, str] = field(default_factory=dict, repr=False)
-    secret_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_params: Mapping[str, SecretLike] = field(default_factory=dict, repr=False)
+    secret_headers: Mapping[str, SecretLike] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +184,18 @@ class Provider:
             object.__setattr__(self, "name", self.TYPE)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"{self.TYPE}: name must look like '{self.TYPE}' or '{self.TYPE}/eu'")
+        for key in self.SECRETS:
+            given = getattr(self, key)
+            if isinstance(given, (str, Secret)) or callable(given):
+                object.__setattr__(self, key, Secret.of(given))
         for key in self.REQUIRED:
             value = getattr(self, key)
-            if not isinstance(value, str) or not value.strip():
+            if not (
+                value and not value.is_empty if isinstance(value, Secret) else isinstance(value, str) and value.strip()
+            ):
                 raise ConfigurationError(f"{self.name}: {key} is required, a non-empty string")
+            if isinstance(value, Secret) and (problem := value.problem()):
+                raise ConfigurationError(f"{self.name}: {key}: {problem}")
         if self.endpoint is not None:
             if not isinstance(self.endpoint, str) or not self.endpoint.startswith(("http://", "https://")):
                 raise ConfigurationError(f"{self.name}: endpoint must be a URL that starts with http:// or https://")

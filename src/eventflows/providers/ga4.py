@@ -17,6 +17,7 @@ from urllib.parse import quote
 from ..conversion import Conversion, EventType, Identifiers, Item
 from ..errors import ConfigurationError
 from ..pii import digest, letters, state_code
+from ..secret import SecretLike
 from .base import (
     DAY_NS,
     Encoded,
@@ -109,7 +110,7 @@ class GA4Provider(Provider):
     """
 
     measurement_id: str | None = None
-    api_secret: str | None = None
+    api_secret: SecretLike | None = None
     firebase_app_id: str | None = None
     region: str | None = None
     debug_mode: bool = False

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from ..conversion import Conversion, EventType, Identifiers, Item
 from ..errors import ConfigurationError
 from ..pii import compact_place, digest, mobile_id, postal, state_code
+from ..secret import SecretLike, bearer
 from ..semconv import event_key
 from .base import (
     DAY_NS,
@@ -116,7 +117,7 @@ class MetaProvider(Provider):
     """
 
     pixel_id: str
-    access_token: str
+    access_token: SecretLike
     api_version: str = NEWEST_VERSION
     partner_agent: str | None = None
 
@@ -202,7 +203,7 @@ class MetaProvider(Provider):
                 test_event_code=self.test_code,
                 partner_agent=self.partner_agent,
             ),
-            secret_headers={"Authorization": f"Bearer {self.access_token}"},
+            secret_headers={"Authorization": bearer(self.access_token)},
         )
 
     def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:

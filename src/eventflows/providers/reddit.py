@@ -16,6 +16,7 @@ from urllib.parse import quote
 from ..conversion import Conversion, EventType, Identifiers, Item
 from ..errors import ConfigurationError
 from ..pii import digest, mobile_id, state_code
+from ..secret import SecretLike, bearer
 from .base import (
     DAY_NS,
     MINUTE_NS,
@@ -95,7 +96,7 @@ class RedditProvider(Provider):
     """
 
     pixel_id: str
-    access_token: str
+    access_token: SecretLike
     test_mode: bool = False
 
     TYPE: ClassVar[str] = "reddit"
@@ -163,7 +164,7 @@ class RedditProvider(Provider):
             method="POST",
             url=f"{self.base_url}/api/v3/pixels/{quote(self.pixel_id, safe='')}/conversion_events",
             body={"data": present(test_id=self.test_id) | {"events": [encoded.event for encoded in batch]}},
-            secret_headers={"Authorization": f"Bearer {self.access_token}"},
+            secret_headers={"Authorization": bearer(self.access_token)},
         )
 
     def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from ..conversion import Conversion, EventType, Item
 from ..errors import ConfigurationError
 from ..pii import compact_place, digest, mobile_id, postal, state_code
+from ..secret import SecretLike
 from ..semconv import event_key
 from .base import (
     DAY_NS,
@@ -84,7 +85,7 @@ class TikTokProvider(Provider):
     """
 
     pixel_code: str
-    access_token: str
+    access_token: SecretLike
     event_source: str = "web"
     app_id: str | None = None
 
