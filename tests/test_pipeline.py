@@ -214,20 +214,20 @@ def test_ga4_groups_by_client_and_keeps_to_25_events(sandbox: Sandbox) -> None:
 
 
 def test_own_requests_are_not_traced_and_carry_no_trace_context(sandbox: Sandbox) -> None:
-    from opentelemetry.instrumentation.requests import RequestsInstrumentor
+    from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
 
     spans = InMemorySpanExporter()
     traces = TracerProvider()
     traces.add_span_processor(SimpleSpanProcessor(spans))
-    RequestsInstrumentor().instrument(tracer_provider=traces)
+    URLLib3Instrumentor().instrument(tracer_provider=traces)
     try:
         eventflows.configure(four(sandbox.url), tracer_provider=traces)
         with traces.get_tracer("app").start_as_current_span("request"):
             record()
         assert eventflows.force_flush(5_000)
     finally:
-        RequestsInstrumentor().uninstrument()
-    # By the app's instrumentation of `requests`, that is; our own spans are told apart by their scope.
+        URLLib3Instrumentor().uninstrument()
+    # By the app's instrumentation of `urllib3`, that is; our own spans are told apart by their scope.
     traced = [span.name for span in spans.get_finished_spans() if span.instrumentation_scope.name != "eventflows"]
     assert traced == ["request"]
     assert len(sandbox.requests) == 4

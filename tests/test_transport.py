@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+import eventflows
+from eventflows import GA4Provider, MetaProvider
+from eventflows.pools import TransportSettings
 from eventflows.providers.base import Request
 from eventflows.transport import HttpTransport, all_headers, encode_body, secret_url
 
@@ -52,7 +56,7 @@ def server() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
 
 @pytest.fixture
 def transport() -> Iterator[HttpTransport]:
-    made = HttpTransport(2)
+    made = HttpTransport(TransportSettings(timeout=2))
     yield made
     made.close()
 
@@ -110,6 +114,58 @@ def test_an_answer_that_breaks_off_may_have_been_taken(answer: bytes, transport:
         threading.Thread(target=serve, daemon=True).start()
         response = transport.send(post(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
     assert (response.status, response.sent) == (0, True)
+
+
+class Forgetful:
+    """Answers the first request of each connection, and closes it on the second, as at the end of a kept connection."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.requests = 0
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=self.listener.accept()[:1], daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        with connection:
+            for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n" + b'{"events_received":  1}', b""):
+                received = b""
+                while b"}" not in received:  # the end of any body
+                    received += connection.recv(65_536)
+                self.requests += 1
+                connection.sendall(answer)
+
+
+def test_a_kept_connection_that_is_closed_on_a_request_is_told_from_a_new_one() -> None:
+    server = Forgetful()
+    transport = HttpTransport(TransportSettings(timeout=2))
+    first, second = transport.send(post(server.url)), transport.send(post(server.url))
+    assert (first.status, second.status, second.sent, second.dropped) == (200, 0, True, True)
+    server.listener.close()
+    assert not transport.send(post(server.url)).dropped
+    transport.close()
+
+
+@pytest.mark.parametrize(
+    ("provider", "delivered", "requests"), [(MetaProvider, 2, 3), (GA4Provider, 1, 2)], ids=["repeatable", "once only"]
+)
+def test_what_may_come_twice_goes_again_at_once_when_a_kept_connection_is_closed(
+    provider: Any, delivered: int, requests: int
+) -> None:
+    """Only that; of another event nobody knows whether it was counted already."""
+    server = Forgetful()
+    pipeline = eventflows.configure([provider("1", "x", endpoint=server.url)], sending_queue={"num_consumers": 1},
+                                    retry_on_failure={"initial_interval": "60s"})  # fmt: skip
+    for number in range(2):
+        eventflows.get_tracer("x").add_event("Lead", {"user.id": "7", "client.address": "198.51.100.4", "n": number})
+        assert eventflows.force_flush(5_000)
+    (stats,) = pipeline.stats().values()
+    assert (stats.delivered, server.requests) == (delivered, requests)
+    server.listener.close()
 
 
 def test_secrets_are_in_the_request_and_masked_elsewhere() -> None:

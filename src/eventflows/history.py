@@ -18,6 +18,7 @@ from .errors import ConfigurationError
 from .journal import DEAD, Told
 from .mapping import NotSent, encode
 from .pii import seal_all
+from .pools import TransportSettings
 from .providers.base import Provider
 from .routing import filtered
 from .stored import load
@@ -116,7 +117,7 @@ def _replay(
             items.append(Item(entry, result))
     if not items:
         return
-    transport = open_transport(provider.METHOD, settings.timeout, 1)
+    transport = open_transport(provider.METHOD, TransportSettings(settings.timeout), 1)
     try:
         for settled, attempts in _send(provider, items, transport, settings, deadline):
             letter = of_entry[settled.entry.seq]

@@ -21,6 +21,7 @@ from .log import Notices, logger
 from .mapping import NotSent, encode, match_keys
 from .outbox import Hooks, Outbox, QueueSettings
 from .pace import Pace
+from .pools import TransportSettings
 from .providers.base import Provider
 from .retry import RetryPolicy
 from .sdk import Batcher, InlineBatcher, start_batcher
@@ -129,7 +130,9 @@ class Lane:
 
     def _start(self) -> Batcher | InlineBatcher:
         name = f"EventFlows-{self.provider.name}"
-        self._transport = open_transport(self.provider.METHOD, self._timeout, self._queue.num_consumers)
+        self._transport = open_transport(
+            self.provider.METHOD, TransportSettings(self._timeout), self._queue.num_consumers
+        )
         hooks = Hooks(self._settle, self._recheck, self._attempted, self._trouble, self._left)
         self._outbox = Outbox(
             name,

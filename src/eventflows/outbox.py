@@ -254,9 +254,13 @@ class Outbox:
 
     def _response(self, batch: list[Item]) -> Response:
         try:
-            return self._transport.send(self._provider.request([item.encoded for item in batch]))
+            request = self._provider.request([item.encoded for item in batch])
+            response = self._transport.send(request)
+            if response.dropped and all(item.encoded.repeatable for item in batch):
+                response = self._transport.send(request)  # it was idle for too long; a new one is made
         except Exception as problem:  # noqa: BLE001 reason: a provider of somebody else must not cost the lane its thread
             return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)
+        return response
 
     def _follow(self, work: Work, verdict: Verdict, response: Response) -> None:
         """Queue what goes again, and open or close the way for the lane as a whole."""

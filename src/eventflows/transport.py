@@ -7,12 +7,22 @@ import logging
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from ssl import SSLCertVerificationError
 from typing import Any, Protocol, TextIO
 from urllib.parse import quote
 
 import requests
-from requests.adapters import HTTPAdapter
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util import Retry, Timeout
 
+from .pools import Pools, Route, TransportSettings
 from .providers.base import Request, Response
 from .retry import retry_after_seconds
 from .secret import MASK, Secret, SecretUnavailable
@@ -56,63 +66,93 @@ def encode_body(body: Any) -> bytes:
 
 
 class HttpTransport:
-    """Kept connections to one platform, on `requests`.
+    """Kept connections to one platform: the pools of `requests`, without its sessions, which take three times as long.
 
     Args:
-        timeout: Seconds to wait for the connection, and then for the answer.
         connections: How many requests may be under way at once.
     """
 
-    def __init__(self, timeout: float, connections: int = 1) -> None:
-        self._timeout = timeout
-        self._session = requests.Session()
-        self._session.headers.clear()
-        # Without an auth of its own the session would look into ~/.netrc and replace the Authorization header.
-        self._session.auth = _keep_headers
-        self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=connections))
-        self._session.mount("https://", HTTPAdapter(pool_connections=1, pool_maxsize=connections))
+    def __init__(self, settings: TransportSettings, connections: int = 1) -> None:
+        self._timeout = Timeout(connect=settings.timeout, read=settings.timeout)
+        self._pools = Pools(settings, connections)
+        self._routes: dict[str, Route] = {}
 
     def send(self, request: Request) -> Response:
-        if request.secret_params:
-            _hide_queries_in_debug_logs()
         try:
-            answer = self._session.request(
-                request.method,
-                secret_url(request),
-                data=encode_body(request.body),
-                headers=all_headers(request),
-                timeout=self._timeout,
-                allow_redirects=False,  # a redirect would carry the credentials to another host
-            )
+            origin, target = _split(secret_url(request))
+            route = self._routes.get(origin) or self._open(request, origin)
+            headers = all_headers(request)
+            body = encode_body(request.body)
         except SecretUnavailable as problem:
             return Response(0, error=str(problem), sent=False)
-        except requests.ConnectTimeout:
-            return Response(0, error="no connection in time", sent=False)
-        except requests.Timeout:
-            return Response(0, error="no answer in time")
-        except requests.ConnectionError as problem:
-            return Response(0, error="connection failed", sent=not _never_connected(problem))
-        except requests.RequestException as problem:
-            return Response(0, error=f"request failed ({type(problem).__name__})")
+        except (OSError, ValueError, requests.RequestException, HTTPError) as problem:
+            return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)
+        pool = route.pool
+        opened = pool.num_connections
         try:
-            body = json.loads(answer.content)
-        except ValueError:
-            body = None
-        after = retry_after_seconds(answer.headers.get("Retry-After"), time.time())
-        html = body is None and answer.content.lstrip()[:1] == b"<"
-        return Response(answer.status_code, body, retry_after=after, html=html)
+            answer = pool.urlopen(
+                request.method,
+                f"{origin}{target}" if route.absolute else target,
+                body,
+                headers,
+                retries=_ONCE,
+                redirect=False,  # a redirect would carry the credentials to another host
+                assert_same_host=False,
+                timeout=self._timeout,
+            )
+        except (HTTPError, OSError) as problem:
+            return _failed(problem, reused=pool.num_connections == opened)
+        after = answer.headers.get("Retry-After")
+        return Response(
+            answer.status,
+            parsed := _parsed(answer.data),
+            retry_after=retry_after_seconds(after, time.time()) if after else None,
+            html=parsed is None and answer.data.lstrip()[:1] == b"<",
+        )
+
+    def _open(self, request: Request, origin: str) -> Route:
+        if request.secret_params:
+            _hide_queries_in_debug_logs()
+        route = self._routes[origin] = self._pools.route(origin)
+        return route
 
     def close(self) -> None:
-        self._session.close()
+        self._pools.close()
 
 
-def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+_ONCE = Retry(total=False, redirect=False)
 
 
-def _never_connected(problem: BaseException) -> bool:
-    reason = getattr(problem.args[0] if problem.args else None, "reason", None)
-    return type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+def _split(url: str) -> tuple[str, str]:
+    """`https://x.example/a?b` as `https://x.example` and `/a?b`."""
+    start = url.index("://") + 3
+    end = min((found for mark in "/?#" if (found := url.find(mark, start)) >= 0), default=len(url))
+    target = url[end:].partition("#")[0]
+    return url[:end], target if target.startswith("/") else f"/{target}"
+
+
+def _failed(problem: Exception, *, reused: bool) -> Response:
+    """The response that there was none, and whether the request may have arrived all the same."""
+    if isinstance(problem, ReadTimeoutError):
+        return Response(0, error="no answer in time")
+    if isinstance(problem, NewConnectionError):
+        return Response(0, error="connection failed", sent=False)
+    if isinstance(problem, ConnectTimeoutError):
+        return Response(0, error="no connection in time", sent=False)
+    if isinstance(problem, ProxyError):
+        return Response(0, error="the proxy cannot be reached, or refuses", sent=False)
+    if isinstance(problem, SSLError):
+        distrusted = isinstance(problem.args[0] if problem.args else None, SSLCertVerificationError)
+        return Response(0, error="the certificate is not trusted" if distrusted else "TLS failed", sent=not distrusted)
+    cause = problem.args[-1] if problem.args else None
+    return Response(0, error="connection failed", dropped=reused and isinstance(cause, ConnectionError))
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return None
 
 
 class _HideQueries(logging.Filter):
@@ -151,6 +191,6 @@ class ConsoleTransport:
         """Nothing to close: standard output is the app's."""
 
 
-def open_transport(method: str, timeout: float, connections: int) -> Transport:
+def open_transport(method: str, settings: TransportSettings, connections: int) -> Transport:
     """The transport for a provider whose requests have this method."""
-    return ConsoleTransport() if method == "PRINT" else HttpTransport(timeout, connections)
+    return ConsoleTransport() if method == "PRINT" else HttpTransport(settings, connections)

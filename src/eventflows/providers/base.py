@@ -77,6 +77,7 @@ class Response:
         sent: False only where the request certainly never reached the platform.
         retry_after: The header's seconds, where there was one.
         html: The body is a web page: some proxy's answer and not the platform's.
+        dropped: A kept connection turned out to be closed, as platforms close idle ones.
     """
 
     status: int
@@ -85,6 +86,7 @@ class Response:
     sent: bool = True
     retry_after: float | None = None
     html: bool = False
+    dropped: bool = False
 
 
 class Status(str, Enum):

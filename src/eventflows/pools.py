@@ -1,0 +1,121 @@
+"""Pools of kept connections: through which proxy, and with which certificates, as the settings or the environment say.
+
+The rules are those of `requests`, and so are the pools; they are looked up once for each host, since to do it for each
+request costs more than the request.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+from urllib3 import HTTPConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """How requests travel.
+
+    Attributes:
+        timeout: Seconds to wait for the connection, and then for the answer.
+        proxy_url: The proxy to take, whatever the host; None goes by `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+        ca_file: The authorities to trust, a PEM file or a folder of them; None goes by `REQUESTS_CA_BUNDLE` and
+            `CURL_CA_BUNDLE`, else it is the bundle of `certifi`.
+        cert: The client's certificate: one PEM file with its key, or a file of each.
+        verify: False takes every server's certificate.
+    """
+
+    timeout: float = 10.0
+    proxy_url: str | None = None
+    ca_file: str | None = None
+    cert: str | tuple[str, str] | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to one host.
+
+    Attributes:
+        absolute: The proxy wants the whole URL in the request line, and not the path alone.
+    """
+
+    pool: HTTPConnectionPool
+    absolute: bool
+
+
+class Pools:
+    """The pools of one transport, which are made as they are needed.
+
+    Args:
+        connections: How many connections to a host are kept.
+    """
+
+    def __init__(self, settings: TransportSettings, connections: int) -> None:
+        self._settings = settings
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+
+    def route(self, url: str) -> Route:
+        """The way to the URL's host.
+
+        Raises:
+            OSError, ValueError, requests.RequestException: A file of certificates cannot be read, or a URL is none.
+        """
+        settings = self._settings
+        verify = settings.ca_file if settings.verify else False
+        found = requests.Session().merge_environment_settings(url, {}, None, verify, None)
+        trusted: bool | str = True if found["verify"] is None else found["verify"]
+        proxy: str = settings.proxy_url or select_proxy(url, found["proxies"]) or ""
+        secure = url.startswith("https:")
+        tls = tls_context(trusted, settings.cert) if secure else None
+        manager: Any = self._adapter.poolmanager
+        if proxy:
+            proxy = proxy if "://" in proxy else f"http://{proxy}"
+            through = {"proxy_ssl_context": tls_context(trusted, None)} if proxy.startswith("https:") else {}
+            manager = self._adapter.proxy_manager_for(proxy, **through)
+        pool = manager.connection_from_url(url, {"ssl_context": tls} if secure else None)
+        return Route(pool, absolute=bool(proxy) and not secure and not proxy.startswith("socks"))
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._adapter.close()
+
+
+def tls_context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLContext:
+    """What a connection trusts and shows; one for all connections, since to read the authorities takes milliseconds.
+
+    Args:
+        verify: The authorities' file or folder; True is the bundle of `certifi`, False trusts everybody.
+
+    Raises:
+        OSError: A file cannot be read, or is none of certificates (`ssl.SSLError`).
+    """
+    authorities = DEFAULT_CA_BUNDLE_PATH if verify is True else verify
+    files = (*((authorities,) if authorities else ()), *((cert,) if isinstance(cert, str) else cert or ()))
+    # With the times of the files, so that a transport that is opened after one was renewed reads the new one.
+    return _tls_context(authorities, cert, tuple(os.stat(file).st_mtime_ns for file in files))
+
+
+@lru_cache(maxsize=16)
+def _tls_context(
+    authorities: str | bool,
+    cert: str | tuple[str, str] | None,
+    _changed: tuple[int, ...],
+) -> ssl.SSLContext:
+    context = create_urllib3_context()
+    if isinstance(authorities, str):
+        folder = os.path.isdir(authorities)
+        context.verify_mode, context.check_hostname = ssl.CERT_REQUIRED, True
+        context.load_verify_locations(None if folder else authorities, authorities if folder else None)
+    else:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if cert is not None:
+        context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
+    return context
