@@ -15,7 +15,7 @@ from opentelemetry._logs import _internal as logs_api
 from opentelemetry.metrics import _internal as metrics_api
 from opentelemetry.util._once import Once
 
-from eventflows import ConsoleProvider, GA4Provider, MetaProvider, RedditProvider, TikTokProvider, pipeline, telemetry
+from eventflows import ConsoleProvider, GA4Provider, MetaProvider, RedditProvider, TikTokProvider, metrics, pipeline
 from eventflows.providers.base import Provider
 from eventflows.sandbox import Sandbox
 
@@ -35,7 +35,7 @@ def _forget_globals() -> None:
     metrics_api._METER_PROVIDER_SET_ONCE = Once()
     metrics_api._METER_PROVIDER = None
     metrics_api._PROXY_METER_PROVIDER = metrics_api._ProxyMeterProvider()
-    telemetry.forget_instruments()
+    metrics.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ LAYERS = [
     {"providers", *(f"providers.{name}" for name in BUILT_IN), "visitor"},
     {"routing", "transport", "context", "stored", "pace"},
     {"mapping", "sdk", "baggage", "frameworks", "journal"},
-    {"delivery"},
+    {"delivery", "metrics"},
     {"telemetry"},
     {"outbox", "storage"},
     {"lane"},

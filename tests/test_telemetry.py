@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
+from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.semconv._incubating.metrics import otel_metrics as conventions
 from opentelemetry.trace import SpanKind, StatusCode
 
 import eventflows
-from eventflows import EventFlowsInstrumentor
+from eventflows import ConsoleProvider, EventFlowsInstrumentor, GA4Provider, MetaProvider
+from eventflows.providers.base import Encoded, Outcome, Response, Status
+from eventflows.providers.meta import VERSIONS
 from eventflows.sandbox import Sandbox
+from eventflows.stats import MAX_REASONS
 from tests.conftest import CANARIES, PERSON, four
 
 from .test_pipeline import FAST, LEAD
@@ -31,6 +39,26 @@ def reader() -> InMemoryMetricReader:
     found = InMemoryMetricReader()
     metrics.set_meter_provider(MeterProvider(metric_readers=[found]))
     return found
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until it is, or fail."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def described(reader: InMemoryMetricReader, scope_name: str) -> dict[str, tuple[str, str, bool | None]]:
+    """Metric of a scope → unit, kind, and of a sum whether it only grows."""
+    data = reader.get_metrics_data()
+    return {
+        metric.name: (metric.unit, type(metric.data).__name__, getattr(metric.data, "is_monotonic", None))
+        for resource in (data.resource_metrics if data is not None else ())
+        for scope in resource.scope_metrics
+        if scope.scope.name == scope_name
+        for metric in scope.metrics
+    }
 
 
 def collected(reader: InMemoryMetricReader) -> Points:
@@ -86,15 +114,146 @@ def test_every_outcome_is_counted_by_provider_type_and_reason(sandbox: Sandbox, 
     assert value(points, "eventflows.attempts", **meta) == 2
     assert value(points, "eventflows.match_keys", eventflows__match_key="fbp", **meta) == 1
     assert value(points, "eventflows.match_keys", eventflows__match_key="email", **meta) >= 1
+    assert value(points, "eventflows.match_keys", eventflows__match_key="fbp", eventflows__provider="reddit") == 0
+    assert value(points, "eventflows.mapped", **meta) == 1
+    assert value(points, "eventflows.pending", **meta) == 0
     assert value(points, "eventflows.queue.size", **meta) == 0
     assert value(points, "eventflows.queue.capacity", **meta) == 10_000
     assert value(points, "eventflows.delivery.age", **meta) == 1
     component = {"otel__component__type": "eventflows", "otel__component__name": "eventflows/meta"}
     assert value(points, "otel.sdk.exporter.log.exported", error__type=None, **component) == 1
     assert value(points, "otel.sdk.exporter.log.exported", error__type="rejected", **component) == 1
-    assert value(points, "otel.sdk.exporter.operation.duration", http__response__status_code=200, **component) >= 1
-    assert value(points, "otel.sdk.exporter.operation.duration", error__type="503", **component) == 1
+    assert value(points, "otel.sdk.exporter.log.exported", error__type="expired", **component) == 1
+    assert value(points, "otel.sdk.exporter.log.inflight", server__address="127.0.0.1", **component) == 0
+    assert value(points, "otel.sdk.processor.log.processed", error__type=None, **component) == 3
+    assert value(points, "otel.sdk.processor.log.queue.size", **component) == 0
     assert value(points, "otel.sdk.processor.log.queue.capacity", **component) == 10_000
+    # An operation ends once, with its last request; each request is measured for itself.
+    assert value(points, "otel.sdk.exporter.operation.duration", **component) == 1
+    assert value(points, "otel.sdk.exporter.operation.duration", error__type=None, **component) == 1
+    assert value(points, "eventflows.request.duration", error__type="503", **meta) == 1
+    assert value(points, "eventflows.request.duration", http__response__status_code=200, **meta) == 1
+
+
+def test_names_units_and_kinds_are_those_of_the_semantic_conventions(
+    sandbox: Sandbox, reader: InMemoryMetricReader
+) -> None:
+    """As OpenTelemetry's own package makes them."""
+    eventflows.configure(four(sandbox.url))
+    record()
+    assert eventflows.force_flush(10_000)
+    ours = described(reader, "eventflows")
+    theirs = InMemoryMetricReader()
+    meter = MeterProvider(metric_readers=[theirs]).get_meter("theirs")
+    checked = 0
+    for name, kind in vars(conventions).items():
+        if name.startswith("create_otel_sdk_"):
+            instrument = kind(meter)
+            instrument.record(1) if hasattr(instrument, "record") else instrument.add(1)
+    for name, said in described(theirs, "theirs").items():
+        if name in ours:
+            assert (name, ours[name]) == (name, said)
+            checked += 1
+    # Of the queue's size the package makes no instrument, as it is observed.
+    assert ours["otel.sdk.processor.log.queue.size"] == ("{log_record}", "Sum", False)
+    assert checked == 6
+
+
+def test_the_counters_stay_when_the_pipeline_is_shut_down(sandbox: Sandbox, reader: InMemoryMetricReader) -> None:
+    """A script's MeterProvider collects last, after everything else was shut down; and a second pipeline counts on."""
+    eventflows.configure(four(sandbox.url))
+    record(order_id="1")
+    assert eventflows.shutdown(10_000)
+    assert value(collected(reader), "eventflows.delivered", eventflows__provider="meta") == 1
+    assert value(collected(reader), "eventflows.queue.capacity", eventflows__provider="meta") == 0
+    eventflows.configure(four(sandbox.url))
+    record(order_id="2")
+    assert eventflows.force_flush(10_000)
+    assert value(collected(reader), "eventflows.delivered", eventflows__provider="meta") == 2
+    assert value(collected(reader), "eventflows.queue.capacity", eventflows__provider="meta") == 10_000
+
+
+def test_a_meter_provider_that_comes_later_is_found(sandbox: Sandbox) -> None:
+    eventflows.configure(four(sandbox.url))
+    record()
+    found = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider(metric_readers=[found]))
+    assert eventflows.force_flush(10_000)
+    assert value(collected(found), "eventflows.delivered") == 4
+
+
+def test_a_full_queue_is_told_as_the_sdks_own_processors_tell_it(
+    sandbox: Sandbox, reader: InMemoryMetricReader
+) -> None:
+    sandbox.fault("meta", delay=0.5, times=1)
+    eventflows.configure(four(sandbox.url)[:1], sending_queue={"queue_size": 2, "flush_interval": 10})
+    for number in range(20):
+        record(order_id=str(number))
+    points = collected(reader)
+    assert value(points, "eventflows.dropped", eventflows__reason="queue full") == 18
+    assert value(points, "otel.sdk.processor.log.processed", error__type="queue_full") == 18
+    assert value(points, "otel.sdk.exporter.log.exported", error__type="dropped") == 0
+    assert value(points, "eventflows.queue.size") == 2
+    assert value(points, "otel.sdk.processor.log.queue.size") + value(points, "otel.sdk.exporter.log.inflight") == 2
+    assert eventflows.force_flush(10_000)
+
+
+def test_a_pause_is_seen_while_it_lasts(
+    sandbox: Sandbox, reader: InMemoryMetricReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused credentials pause the lane; the gauge is 0 again once requests succeed."""
+    monkeypatch.setattr("eventflows.retry.PAUSE_SECONDS", 0.5)
+    sandbox.fault("meta", status=401, times=2)
+    eventflows.configure(four(sandbox.url)[:1], retry_on_failure=FAST)
+    record()
+    until(lambda: value(collected(reader), "eventflows.paused", eventflows__pause="credentials") == 1)
+    assert value(collected(reader), "eventflows.paused", eventflows__pause="outage") == 0
+    until(lambda: value(collected(reader), "eventflows.delivered") == 1)
+    points = collected(reader)
+    assert value(points, "eventflows.paused", eventflows__pause="credentials") == 0
+    assert value(points, "eventflows.queue.oldest_age") == 0
+
+
+def test_the_age_of_what_waits_can_be_compared_with_what_the_platform_accepts(
+    sandbox: Sandbox, reader: InMemoryMetricReader
+) -> None:
+    eventflows.configure(four("http://127.0.0.1:9")[:1], retry_on_failure={"initial_interval": "60s"})
+    eventflows.get_tracer("app").add_event("Lead", {**LEAD, **PERSON}, time.time_ns() - 6 * 86_400 * 10**9)
+    until(lambda: value(collected(reader), "eventflows.queue.oldest_age") > 0)
+    points = collected(reader)
+    assert 0.85 < value(points, "eventflows.queue.oldest_age") / value(points, "eventflows.accepted_age") < 0.87
+    assert eventflows.shutdown(100) is False
+
+
+def test_the_end_of_an_api_version_is_a_number_of_days(reader: InMemoryMetricReader) -> None:
+    eventflows.configure([MetaProvider("1", "abc", api_version="v22.0"), *four("http://127.0.0.1:9")[1:]])
+    ((key, days),) = collected(reader)["eventflows.api_version.remaining"].items()
+    assert dict(key) == {"eventflows.provider": "meta", "eventflows.api_version": "v22.0"}
+    assert days == (VERSIONS["v22.0"] - datetime.now(timezone.utc).date()).days  # type: ignore[operator]
+
+
+def test_no_answer_of_a_platform_makes_endless_labels(sandbox: Sandbox, reader: InMemoryMetricReader) -> None:
+    """Nor does an app that makes up click ids."""
+
+    class Chatty(MetaProvider):
+        def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+            return [Outcome(Status.REFUSED, f"{'x' * 1000} {one.conversion_id}") for one in batch]
+
+    class Talkative(MetaProvider):
+        def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+            return [Outcome(Status.REFUSED, f"no good: {one.conversion_id}") for one in batch]
+
+    under = f"{sandbox.url}/meta"
+    eventflows.configure([Chatty("1", "abc", endpoint=under), Talkative("2", "abc", name="meta/eu", endpoint=under)])
+    for number in range(3 * MAX_REASONS):
+        record("Lead", **{f"conversion.click.made_up_{number}": "abc.123"}, event_id=f"e{number}")
+    assert eventflows.force_flush(20_000)
+    points = collected(reader)
+    reasons = {dict(key)["eventflows.reason"] for key in points["eventflows.refused"]}
+    assert len(reasons) <= MAX_REASONS + 2
+    assert max(map(len, reasons)) <= 200
+    assert value(points, "eventflows.refused") == 2 * 3 * MAX_REASONS
+    assert {dict(key)["eventflows.match_key"] for key in points["eventflows.match_keys"]} <= MetaProvider.MATCH_KEYS
 
 
 def test_metrics_hold_no_id_and_no_person(sandbox: Sandbox, reader: InMemoryMetricReader) -> None:
@@ -156,6 +315,9 @@ def test_each_request_is_a_span_linked_to_those_that_recorded_its_conversions(
         assert [link.context.span_id for link in one.links] == origins
         assert dict(one.attributes or {})["eventflows.batch.size"] == 2
     assert (failed.status.status_code, dict(failed.attributes or {})["eventflows.later"]) == (StatusCode.ERROR, 2)
+    assert dict(failed.attributes or {})["error.type"] == "500"
+    assert dict(succeeded.attributes or {})["http.request.resend_count"] == 1
+    assert dict(succeeded.attributes or {})["url.full"] == f"{sandbox.url}/meta/v26.0/123/events"
     told = dict(succeeded.attributes or {})
     assert (told["eventflows.delivered"], told["http.response.status_code"], told["server.address"]) == (
         2,
@@ -181,3 +343,45 @@ def test_delivery_spans_are_not_sampled_in_nor_captured_again(sandbox: Sandbox) 
     assert found.get_finished_spans() == ()
     assert {stats.captured for stats in pipeline.stats().values()} == {1}
     assert not [one for one in sandbox.requests if {"traceparent", "baggage"} & set(one["headers"])]
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_nobody_traces_our_requests_a_second_time(sampled: bool, sandbox: Sandbox) -> None:
+    """With the instrumentations of requests and urllib3 there is one span for each request, or none where none is sampled."""
+    found = InMemorySpanExporter()
+    traces = TracerProvider(sampler=ALWAYS_ON if sampled else ALWAYS_OFF)
+    traces.add_span_processor(SimpleSpanProcessor(found))
+    trace.set_tracer_provider(traces)
+    others = (RequestsInstrumentor(), URLLib3Instrumentor())
+    for one in others:
+        one.instrument()
+    try:
+        eventflows.configure(four(sandbox.url))
+        record()
+        assert eventflows.force_flush(10_000)
+    finally:
+        for one in others:
+            one.uninstrument()
+    names = sorted(span.name for span in found.get_finished_spans())
+    assert names == (["POST ga4", "POST meta", "POST reddit", "POST tiktok"] if sampled else [])
+    assert not [one for one in sandbox.requests if {"traceparent", "baggage"} & set(one["headers"])]
+
+
+def test_the_secret_of_a_query_is_in_no_span(sandbox: Sandbox, spans: InMemorySpanExporter) -> None:
+    eventflows.configure([GA4Provider("G-123", "sekret", endpoint=f"{sandbox.url}/ga4")])
+    record()
+    assert eventflows.force_flush(10_000)
+    (span,) = spans.get_finished_spans()
+    assert dict(span.attributes or {})["url.full"] == f"{sandbox.url}/ga4/mp/collect?measurement_id=G-123"
+    assert "sekret" not in span.to_json()
+
+
+def test_the_console_is_no_server(spans: InMemorySpanExporter, reader: InMemoryMetricReader) -> None:
+    """It has no client span and no request's duration, but it is an exporter all the same."""
+    eventflows.configure([ConsoleProvider()])
+    record()
+    assert eventflows.force_flush(10_000)
+    assert spans.get_finished_spans() == ()
+    points = collected(reader)
+    assert "eventflows.request.duration" not in points
+    assert value(points, "otel.sdk.exporter.log.exported", otel__component__name="eventflows/console") == 1

@@ -19,13 +19,13 @@ from .delivery import Entry, Item, Settled, erased, requests_of
 from .journal import Journal, Row
 from .log import Notices, logger
 from .mapping import NotSent, encode, match_keys
-from .outbox import Hooks, Outbox, QueueSettings
+from .outbox import RECOVERED, Hooks, Outbox, QueueSettings
 from .pace import Pace
 from .pools import TransportSettings
 from .providers.base import Provider
 from .retry import RetryPolicy
 from .sdk import Batcher, InlineBatcher, start_batcher
-from .stats import Ledger, ProviderStats, Tally
+from .stats import AFTER_SHUTDOWN, QUEUE_FULL, Ledger, ProviderStats, Tally
 from .stored import load
 from .telemetry import Telemetry
 from .transport import Transport, encode_body, open_transport
@@ -71,7 +71,8 @@ class Lane:
         # Re-entrant, since a signal handler or finaliser may record a conversion while its thread is counting one.
         self._changed = threading.Condition(threading.RLock())
         self._ledger = Ledger()
-        self._pending = self._in_memory = self._journaled = self._attempts = 0
+        self._pending = self._in_memory = self._journaled = self._exporting = 0
+        self._troubles: frozenset[str] = frozenset()
         self._batcher: Batcher | InlineBatcher | None = None
         self._outbox: Outbox | None = None
         self._transport: Transport | None = None
@@ -96,15 +97,15 @@ class Lane:
         with self._changed:
             self._ledger.captured[kind] += 1
             if filtered is not None:
-                self._ledger.outcomes["filtered", filtered, kind] += 1
+                self._ledger.settle("filtered", filtered, kind)
                 return
             if self._closed and entry.journal is None:
-                self._ledger.outcomes["dropped", "recorded after shutdown", kind] += 1
+                self._ledger.settle("dropped", AFTER_SHUTDOWN, kind)
                 return
             if self._closed or self._in_memory >= self._queue.queue_size:
                 full = True
                 if entry.journal is None:
-                    self._ledger.outcomes["dropped", "queue full", kind] += 1
+                    self._ledger.settle("dropped", QUEUE_FULL, kind)
                 else:
                     self._pending += 1
                     self._journaled += 1
@@ -156,14 +157,17 @@ class Lane:
 
     def stats(self) -> ProviderStats:
         with self._changed:
-            return self._ledger.stats(self._pending, self._attempts)
+            return self._ledger.stats(self._pending)
 
     def tally(self) -> Tally:
-        """The numbers by the conversions' types."""
+        """The numbers by the conversions' types, and how the lane is."""
         with self._changed:
-            return self._ledger.tally(
-                self.provider.name, self._pending, self._in_memory, self._queue.queue_size, self._attempts
-            )
+            numbers = (self._pending, self._in_memory, self._exporting, self._queue.queue_size)
+            return Tally(self._ledger.copy(), *numbers, self._troubles)
+
+    def oldest(self) -> int | None:
+        """The Unix time in nanoseconds of the oldest conversion that waits for a request or a retry."""
+        return self._outbox.oldest() if self._outbox is not None else None
 
     # --- flush and shutdown: first all lanes are told, then all are waited for, within one deadline
 
@@ -200,9 +204,9 @@ class Lane:
         with self._changed:
             lost = self._pending - self._journaled
             self._pending = kept = self._journaled
-            self._in_memory = 0
+            self._in_memory = self._exporting = 0
             if lost:
-                self._ledger.outcomes["dropped", "not delivered before the end of shutdown", "unknown"] += lost
+                self._ledger.settle("dropped", "not delivered before the end of shutdown", "unknown", lost)
         if lost:
             self._notices.warn("left", "%s: shutdown left conversions undelivered", self.provider.name, count=lost)
         if kept:
@@ -298,6 +302,9 @@ class Lane:
         """Take queued entries to the outbox. Never raises: an exception would cost the thread, or the batch its count."""
         items: list[Item] = []
         settled: list[Settled] = []
+        with self._changed:
+            self._ledger.handed_over += len(entries)
+            self._exporting += len(entries)
         try:
             items, settled = self._prepare(entries)
             self._settle(settled)
@@ -336,8 +343,9 @@ class Lane:
 
     def _count_match_keys(self, items: Sequence[Item]) -> None:
         if self._telemetry is not None:
-            found = Counter(key for item in items for key in match_keys(item.entry.conversion))
+            found = Counter(k for i in items for k in match_keys(i.entry.conversion, self.provider.MATCH_KEYS))
             with self._changed:
+                self._ledger.mapped += len(items)
                 self._ledger.match_keys.update(found)
 
     def _recheck(self, batch: list[Item]) -> list[Item]:
@@ -353,10 +361,12 @@ class Lane:
 
     def _attempted(self) -> None:
         with self._changed:
-            self._attempts += 1
+            self._ledger.attempts += 1
 
     def _trouble(self, kind: str, reason: str) -> None:
         name = self.provider.name
+        with self._changed:
+            self._troubles = frozenset() if kind == RECOVERED else self._troubles | {kind}
         if kind == "credentials":
             logger.error("%s: credentials refused (%s): paused; conversions wait until they are mended", name, reason)
         elif kind == "outage":
@@ -389,13 +399,14 @@ class Lane:
                     continue  # what shutdown gave up already stays counted as that
                 self._pending -= 1
                 self._in_memory -= 1
+                self._exporting -= 1
                 if in_journal:
                     self._journaled -= 1
                     key = (id(one.entry.journal), one.entry.seq)
                     self._held.discard(key)
                     if self._settled_meanwhile is not None:
                         self._settled_meanwhile.add(key)
-                self._ledger.outcomes[one.status, one.reason, one.entry.conversion.type.value] += 1
+                self._ledger.settle(one.status, one.reason, one.entry.conversion.type.value)
                 told[one.status, one.reason] += 1
             if not self._pending:
                 self._changed.notify_all()

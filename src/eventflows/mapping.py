@@ -50,17 +50,24 @@ def encode(provider: Provider, conversion: Conversion, now: int) -> Encoded | No
     return encoded
 
 
-def match_keys(conversion: Conversion) -> list[str]:
-    """What a platform could match the person by: kinds of identifiers, click ids and cookies, address, user agent."""
-    kinds = dict.fromkeys(form.partition(".")[0] for form in conversion.user.sealed)
-    found = [*kinds, *(click.partition(".")[0] for click in conversion.clicks)]
-    request = conversion.request
-    found.extend(
-        name
-        for name, value in (("client_address", request.client_address), ("user_agent", request.user_agent))
-        if value
-    )
-    return found
+def match_keys(conversion: Conversion, wanted: frozenset[str]) -> list[str]:
+    """What the platform could match the person by, of what the provider `wanted`: the names that `base.MATCH_KEYS` lists."""
+    user, request, device = conversion.user, conversion.request, conversion.device
+    found = dict.fromkeys(form.partition(".")[0] for form in user.sealed)
+    found.update(dict.fromkeys(click.partition(".")[0] for click in conversion.clicks))
+    for name, value in (
+        ("client_address", request.client_address),
+        ("user_agent", request.user_agent),
+        ("city", user.city),
+        ("region", user.region),
+        ("postal_code", user.postal_code),
+        ("country", user.country),
+        ("advertising_id", device.advertising_id),
+        ("app_instance_id", device.app_instance_id),
+    ):
+        if value:
+            found[name] = None
+    return [name for name in found if name in wanted]
 
 
 def _span(nanoseconds: int) -> str:

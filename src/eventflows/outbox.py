@@ -20,13 +20,14 @@ from .pace import Pace
 from .providers.base import Provider, Response
 from .retry import RetryPolicy
 from .sdk import untraced
-from .telemetry import Telemetry
+from .telemetry import Exchange, Telemetry
 from .transport import Transport
 
 BREAK_AFTER = 5
 """So many failed requests in a row make an outage."""
 IDLE_SECONDS = 5.0
 """A consumer without work ends after this time."""
+RECOVERED = "recovered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,13 @@ class Work:
 
     Attributes:
         since: When its first attempt failed, on the monotonic clock.
+        started: When its first attempt began, on the same clock.
     """
 
     batch: list[Item]
     failures: int = 0
     since: float = 0.0
+    started: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,12 @@ class Outbox:
             return bool(self._threads)
         self._threads.add(thread)
         return True
+
+    def oldest(self) -> int | None:
+        """The Unix time in nanoseconds of the oldest conversion that waits here for its turn or a retry."""
+        with self._changed:
+            waiting = [*self._ready, *(work for _, _, work in self._later)]
+        return min((item.entry.conversion.time_unix_nano for work in waiting for item in work.batch), default=None)
 
     # --- closing: the lane stops, and whatever waits gets one more chance at once
 
@@ -239,22 +248,26 @@ class Outbox:
         if self._pace is not None:
             self._pace.take(time.monotonic(), len(batch))
         self._hooks.attempted()
+        work.started = work.started or time.monotonic()
         exchange = (
-            self._telemetry.sending(self._provider, batch, self._provider.base_url)
+            self._telemetry.sending(self._provider, batch, work.failures, work.started)
             if self._telemetry is not None
             else None
         )
-        response = self._response(batch)
+        response = self._response(batch, exchange)
         verdict = judge(self._provider, batch, response)
         if exchange is not None:
             exchange.answered(response, verdict)
         if verdict.settled:
             self._hooks.settle(verdict.settled, work.failures + 1)
-        self._follow(work, verdict, response)
+        if not self._follow(work, verdict, response) and exchange is not None:
+            exchange.over()
 
-    def _response(self, batch: list[Item]) -> Response:
+    def _response(self, batch: list[Item], exchange: Exchange | None) -> Response:
         try:
             request = self._provider.request([item.encoded for item in batch])
+            if exchange is not None:
+                exchange.to(request)
             response = self._transport.send(request)
             if response.dropped and all(item.encoded.repeatable for item in batch):
                 response = self._transport.send(request)  # it was idle for too long; a new one is made
@@ -262,8 +275,12 @@ class Outbox:
             return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)
         return response
 
-    def _follow(self, work: Work, verdict: Verdict, response: Response) -> None:
-        """Queue what goes again, and open or close the way for the lane as a whole."""
+    def _follow(self, work: Work, verdict: Verdict, response: Response) -> bool:
+        """Queue what goes again, and open or close the way for the lane as a whole.
+
+        Returns:
+            Whether the batch is sent again, after a while.
+        """
         now = time.monotonic()
         left: list[tuple[list[Item], str]] = []
         told: tuple[str, str] | None = None
@@ -279,7 +296,8 @@ class Outbox:
                     left.append((verdict.later, f"given up after failed attempts: {verdict.reason}"))
                 else:
                     heapq.heappush(
-                        self._later, (now + seconds, next(self._order), Work(verdict.later, failures, since))
+                        self._later,
+                        (now + seconds, next(self._order), Work(verdict.later, failures, since, work.started)),
                     )
                 if response.retry_after or self._streak >= BREAK_AFTER:
                     self._not_before = max(self._not_before, now + seconds)
@@ -294,11 +312,11 @@ class Outbox:
                         (verdict.paused, f"shutdown while the credentials or account are refused: {verdict.reason}")
                     )
                 else:
-                    self._ready.appendleft(Work(verdict.paused, work.failures + 1, work.since or now))
+                    self._ready.appendleft(Work(verdict.paused, work.failures + 1, work.since or now, work.started))
                     self._not_before = now + self._policy.pause(self._denials)
             else:
                 if self._broken:
-                    told = ("recovered", "")
+                    told = (RECOVERED, "")
                 self._streak = self._denials = 0
                 self._not_before = 0.0
             if self._closing and self._broken:  # an outage at shutdown: what is left would fail as well
@@ -308,3 +326,4 @@ class Outbox:
             self._hooks.left(items, reason)
         if told is not None:
             self._hooks.trouble(*told)
+        return bool(verdict.later or verdict.paused) and not left

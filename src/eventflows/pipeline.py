@@ -30,7 +30,7 @@ from .pace import Paces
 from .providers.base import Provider
 from .routing import Seen
 from .semconv import CONVERSION_COMMIT, RECORDED_BY
-from .stats import ProviderStats, Tally
+from .stats import ProviderStats
 from .storage import Storage
 from .telemetry import Telemetry
 from .values import unix_nano
@@ -56,7 +56,7 @@ class Pipeline:
         self.settings = built_from
         self._notices = Notices()
         self._routes: dict[int, Callable[[], None]] = {}
-        self._telemetry = Telemetry(self._tallies, self._journal) if built_from.telemetry else None
+        self._telemetry = Telemetry(lambda: self._lanes, self._journal) if built_from.telemetry else None
         self._paces = Paces()
         self._lanes = [self._lane(provider) for provider in built_from.providers]
         self._storage: Storage | None = None
@@ -244,9 +244,6 @@ class Pipeline:
         filtered = {lane.provider.name: reason for lane, reason in offers if reason is not None}
         return self._storage.keep(conversion, owed, filtered) or Entry(conversion)
 
-    def _tallies(self) -> list[Tally]:
-        return [] if self.is_shut_down else [lane.tally() for lane in self._lanes]
-
     def _journal(self) -> tuple[int, float] | None:
         return None if self._storage is None or self.is_shut_down else self._storage.size_and_age()
 
@@ -320,6 +317,8 @@ class Pipeline:
             detach()
         self._routes.clear()
         settled = all([lane.close(deadline) for lane in self._lanes])
+        if self._telemetry is not None:
+            self._telemetry.ended()
         if self._storage is not None:
             self._storage.close()
         return settled

@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 STATUSES = ("delivered", "filtered", "refused", "expired", "dropped")
+MAX_REASONS = 100
+"""So many different reasons a lane tells apart; each is a label's value in somebody's metrics."""
+MAX_REASON = 200
+OTHER_REASONS = "other reasons"
+QUEUE_FULL = "queue full"
+AFTER_SHUTDOWN = "recorded after shutdown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +41,50 @@ class ProviderStats:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """The numbers of one provider by the conversions' types, as the metrics tell them.
+class Ledger:
+    """The counters of one lane; its lock is the lane's. They only grow.
 
     Attributes:
-        outcomes: `(status, reason, type)` → count.
-        match_keys: What a person could be matched by → how many of the conversions sent had it.
+        captured: Conversion type → how many were recorded.
+        outcomes: `(status, reason, type)` → how many. Written through `settle`.
+        handed_over: How many have left the queue to be mapped and sent.
+        mapped: How many were mapped to the platform's form, each counted once: the whole of which `match_keys` are parts.
+        match_keys: What a person could be matched by → how many of the mapped ones had it.
+        attempts: Requests that were sent.
     """
-
-    provider: str
-    captured: Mapping[str, int]
-    outcomes: Mapping[tuple[str, str, str], int]
-    match_keys: Mapping[str, int]
-    pending: int
-    in_memory: int
-    capacity: int
-    attempts: int
-
-
-class Ledger:
-    """The counters of one lane; its lock is the lane's."""
 
     def __init__(self) -> None:
         self.captured: Counter[str] = Counter()
         self.outcomes: Counter[tuple[str, str, str]] = Counter()
+        self.handed_over = self.mapped = self.attempts = 0
         self.match_keys: Counter[str] = Counter()
+        self._reasons: set[str] = set()
 
-    def stats(self, pending: int, attempts: int) -> ProviderStats:
+    def settle(self, status: str, reason: str, kind: str, count: int = 1) -> None:
+        """Count outcomes. What a platform answers cannot make more than `MAX_REASONS` reasons, nor long ones."""
+        reason = reason[:MAX_REASON]
+        if reason not in self._reasons:
+            if len(self._reasons) >= MAX_REASONS:
+                reason = OTHER_REASONS
+            self._reasons.add(reason)
+        self.outcomes[status, reason, kind] += count
+
+    def copy(self) -> Ledger:
+        made = Ledger()
+        made.add(self)
+        return made
+
+    def add(self, other: Ledger) -> None:
+        """Take over the numbers of another ledger."""
+        self.captured.update(other.captured)
+        for (status, reason, kind), count in other.outcomes.items():
+            self.settle(status, reason, kind, count)
+        self.match_keys.update(other.match_keys)
+        self.handed_over += other.handed_over
+        self.mapped += other.mapped
+        self.attempts += other.attempts
+
+    def stats(self, pending: int) -> ProviderStats:
         by_status: dict[str, dict[str, int]] = {status: {} for status in STATUSES}
         for (status, reason, _), count in self.outcomes.items():
             by_status[status][reason] = by_status[status].get(reason, 0) + count
@@ -74,10 +96,26 @@ class Ledger:
             refused=by_status["refused"],
             expired=by_status["expired"],
             dropped=by_status["dropped"],
-            attempts=attempts,
+            attempts=self.attempts,
         )
 
-    def tally(self, provider: str, pending: int, in_memory: int, capacity: int, attempts: int) -> Tally:
-        return Tally(
-            provider, dict(self.captured), dict(self.outcomes), dict(self.match_keys), pending, in_memory, capacity, attempts
-        )  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The numbers of one lane at one moment, as the metrics tell them.
+
+    Attributes:
+        ledger: A copy of its counters.
+        pending: Without an outcome, in memory or on disk only.
+        in_memory: Queued or handed over.
+        exporting: Handed over: mapped, waiting for a request or a retry, or under way.
+        capacity: How many fit into memory.
+        paused: Why the lane does not send as usual: `credentials`, `outage`.
+    """
+
+    ledger: Ledger
+    pending: int
+    in_memory: int
+    exporting: int
+    capacity: int
+    paused: frozenset[str]

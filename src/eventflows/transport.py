@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from ssl import SSLCertVerificationError
 from typing import Any, Protocol, TextIO
@@ -35,8 +36,24 @@ def library_version() -> str:
         return "0"
 
 
+VERSION = library_version()
+# Why there was no answer, as a reason, and as an `error.type` in telemetry.
+NO_ANSWER = "no answer in time"
+NO_CONNECTION = "no connection in time"
+CONNECTION_FAILED = "connection failed"
+PROXY_FAILED = "the proxy cannot be reached, or refuses"
+DISTRUSTED = "the certificate is not trusted"
+TLS_FAILED = "TLS failed"
+ERROR_TYPES: Mapping[str, str] = {
+    NO_ANSWER: "timeout",
+    NO_CONNECTION: "connect_timeout",
+    CONNECTION_FAILED: "connection_error",
+    PROXY_FAILED: "proxy_error",
+    DISTRUSTED: "certificate_error",
+    TLS_FAILED: "tls_error",
+}
 # Reddit throttles the default names of HTTP libraries and asks for `platform:app:version`.
-USER_AGENT = f"python:opentelemetry-exporter-eventflows:{library_version()}"
+USER_AGENT = f"python:opentelemetry-exporter-eventflows:{VERSION}"
 
 
 class Transport(Protocol):
@@ -134,18 +151,18 @@ def _split(url: str) -> tuple[str, str]:
 def _failed(problem: Exception, *, reused: bool) -> Response:
     """The response that there was none, and whether the request may have arrived all the same."""
     if isinstance(problem, ReadTimeoutError):
-        return Response(0, error="no answer in time")
+        return Response(0, error=NO_ANSWER)
     if isinstance(problem, NewConnectionError):
-        return Response(0, error="connection failed", sent=False)
+        return Response(0, error=CONNECTION_FAILED, sent=False)
     if isinstance(problem, ConnectTimeoutError):
-        return Response(0, error="no connection in time", sent=False)
+        return Response(0, error=NO_CONNECTION, sent=False)
     if isinstance(problem, ProxyError):
-        return Response(0, error="the proxy cannot be reached, or refuses", sent=False)
+        return Response(0, error=PROXY_FAILED, sent=False)
     if isinstance(problem, SSLError):
         distrusted = isinstance(problem.args[0] if problem.args else None, SSLCertVerificationError)
-        return Response(0, error="the certificate is not trusted" if distrusted else "TLS failed", sent=not distrusted)
+        return Response(0, error=DISTRUSTED if distrusted else TLS_FAILED, sent=not distrusted)
     cause = problem.args[-1] if problem.args else None
-    return Response(0, error="connection failed", dropped=reused and isinstance(cause, ConnectionError))
+    return Response(0, error=CONNECTION_FAILED, dropped=reused and isinstance(cause, ConnectionError))
 
 
 def _parsed(content: bytes) -> Any:

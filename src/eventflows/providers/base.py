@@ -13,15 +13,21 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date
 from enum import Enum
 from typing import Any, ClassVar
 
 from ..conversion import Conversion, EventType
 from ..errors import ConfigurationError
 from ..secret import Secret, SecretLike
-from ..semconv import CONSENT_PURPOSES
+from ..semconv import CLICK_IDS, CONSENT_PURPOSES
 
 DAY_NS = 24 * 3600 * 10**9
+MATCH_KEYS = frozenset(
+    "email phone first_name last_name date_of_birth gender street external_id city region postal_code country client_address "
+    "user_agent advertising_id app_instance_id".split()
+) | frozenset(CLICK_IDS)
+"""What a platform can match a person by, in our names; a provider names those that it sends."""
 MINUTE_NS = 60 * 10**9
 _NAME = re.compile(r"[A-Za-z][\w.-]*(/[\w.-]+)?")
 
@@ -87,6 +93,21 @@ class Response:
     retry_after: float | None = None
     html: bool = False
     dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The version of the platform's API that a provider uses.
+
+    Attributes:
+        version: As it stands in the URL; empty where the API has no versions.
+        ends: The day from which the platform may refuse it; None where none is set.
+        newer: The version to move to, where it ends.
+    """
+
+    version: str = ""
+    ends: date | None = None
+    newer: str = ""
 
 
 class Status(str, Enum):
@@ -179,6 +200,8 @@ class Provider:
     MAX_AHEAD_NS: ClassVar[int | None] = 5 * MINUTE_NS  # None: the platform has no limit, the time is set to now
     MAX_REQUESTS_PER_SECOND: ClassVar[float | None] = None  # with one credential
     MAX_EVENTS_PER_SECOND: ClassVar[float | None] = None
+    MATCH_KEYS: ClassVar[frozenset[str]] = MATCH_KEYS
+    API_VERSION: ClassVar[str] = ""
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {}
 
     def __post_init__(self) -> None:
@@ -232,6 +255,10 @@ class Provider:
         None where the platform has none, or none is configured; its requests are then logged and not sent.
         """
         return self if self.test_code else None
+
+    def api(self) -> Api:
+        """The version of the platform's API, and when it ends."""
+        return Api(self.API_VERSION)
 
     def max_age_ns(self, conversion: Conversion) -> int | None:  # noqa: ARG002 reason: providers differ by it
         """How old this conversion may be when it is sent, in nanoseconds; None is unlimited."""

@@ -125,6 +125,10 @@ class GA4Provider(Provider):
     MAX_BYTES: ClassVar[int] = 126_000  # of a body that must stay below 130 kB; the rest is for the envelope
     MAX_AGE_NS: ClassVar[int | None] = 3 * DAY_NS  # Google silently moves an older event to 72 hours ago
     MAX_AHEAD_NS: ClassVar[int | None] = None
+    MATCH_KEYS: ClassVar[frozenset[str]] = frozenset(
+        "ga_client_id ga_session_id app_instance_id email phone first_name last_name street external_id city region "
+        "postal_code country client_address user_agent".split()
+    )
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
         EventType.PAGE_VIEW: "page_view",
         EventType.VIEW_CONTENT: "view_item",

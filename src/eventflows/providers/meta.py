@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, ClassVar
 
 from ..conversion import Conversion, EventType, Identifiers, Item
@@ -19,6 +20,7 @@ from ..secret import SecretLike, bearer
 from ..semconv import event_key
 from .base import (
     DAY_NS,
+    Api,
     Encoded,
     Outcome,
     Provider,
@@ -37,14 +39,14 @@ from .base import (
 )
 
 NEWEST_VERSION = "v26.0"
-# Version → the day it ends; "" where Meta has not set one.
-VERSIONS: Mapping[str, str] = {
-    "v26.0": "",
-    "v25.0": "2028-07-29",
-    "v24.0": "2028-02-18",
-    "v23.0": "2027-10-08",
-    "v22.0": "2027-05-20",
-    "v21.0": "2027-01-21",
+# Version → the day it ends; None where Meta has not set one.
+VERSIONS: Mapping[str, date | None] = {
+    "v26.0": None,
+    "v25.0": date(2028, 7, 29),
+    "v24.0": date(2028, 2, 18),
+    "v23.0": date(2027, 10, 8),
+    "v22.0": date(2027, 5, 20),
+    "v21.0": date(2027, 1, 21),
 }
 MAX_CUSTOM_NAME = 50
 IN_STORE_AGE_NS = 62 * DAY_NS
@@ -127,6 +129,10 @@ class MetaProvider(Provider):
     SECRETS: ClassVar[tuple[str, ...]] = ("access_token",)
     MAX_BATCH: ClassVar[int] = 500  # 1000 are allowed; one bad event refuses them all, and halving then costs less
     MAX_AGE_NS: ClassVar[int | None] = 7 * DAY_NS
+    MATCH_KEYS: ClassVar[frozenset[str]] = frozenset(
+        "email phone first_name last_name date_of_birth gender external_id city region postal_code country client_address "
+        "user_agent fbc fbp fbclid advertising_id".split()
+    )
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
         EventType.PAGE_VIEW: "PageView",
         EventType.VIEW_CONTENT: "ViewContent",
@@ -158,6 +164,9 @@ class MetaProvider(Provider):
             raise ConfigurationError(
                 f"{self.name}: api_version {version!r} is none, or has ended; allowed: {', '.join(VERSIONS)} or newer"
             )
+
+    def api(self) -> Api:
+        return Api(self.api_version, VERSIONS.get(self.api_version), NEWEST_VERSION)
 
     def max_age_ns(self, conversion: Conversion) -> int | None:
         return IN_STORE_AGE_NS if conversion.action_source == "physical_store" else self.MAX_AGE_NS

@@ -33,6 +33,7 @@ from .base import (
     refused_at,
 )
 
+VERSION = "v3"  # Reddit has set no end for it
 MAX_CUSTOM_NAME = 64
 MAX_ORDER_ID = 100
 
@@ -108,6 +109,10 @@ class RedditProvider(Provider):
     MAX_EVENTS_PER_SECOND: ClassVar[float | None] = 10_000
     MAX_AGE_NS: ClassVar[int | None] = 7 * DAY_NS  # "must be less than 168h0m0s old"
     MAX_AHEAD_NS: ClassVar[int | None] = 5 * MINUTE_NS  # not published; what others found
+    MATCH_KEYS: ClassVar[frozenset[str]] = frozenset(
+        "email phone external_id client_address user_agent rdt_cid rdt_uuid advertising_id".split()
+    )
+    API_VERSION: ClassVar[str] = VERSION
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
         EventType.PAGE_VIEW: "PAGE_VISIT",
         EventType.VIEW_CONTENT: "VIEW_CONTENT",
@@ -162,7 +167,7 @@ class RedditProvider(Provider):
     def request(self, batch: Sequence[Encoded]) -> Request:
         return Request(
             method="POST",
-            url=f"{self.base_url}/api/v3/pixels/{quote(self.pixel_id, safe='')}/conversion_events",
+            url=f"{self.base_url}/api/{VERSION}/pixels/{quote(self.pixel_id, safe='')}/conversion_events",
             body={"data": present(test_id=self.test_id) | {"events": [encoded.event for encoded in batch]}},
             secret_headers={"Authorization": bearer(self.access_token)},
         )

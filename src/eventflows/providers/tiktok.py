@@ -35,7 +35,8 @@ from .base import (
     refused_at,
 )
 
-PATH = "/open_api/v1.3/event/track/"  # with its trailing slash
+VERSION = "v1.3"  # TikTok sets no ends
+PATH = f"/open_api/{VERSION}/event/track/"  # with its trailing slash
 EVENT_SOURCES = ("web", "app", "offline", "crm")
 # The parameter table calls `page` required for web events, the portal's own example has none. An event without a URL
 # goes without a page: should TikTok refuse it, it is counted; kept back, it would be lost for certain.
@@ -96,6 +97,11 @@ class TikTokProvider(Provider):
     # Documented for offline events; attribution windows end there for the others too.
     MAX_REQUESTS_PER_SECOND: ClassVar[float | None] = 1000
     MAX_AGE_NS: ClassVar[int | None] = 28 * DAY_NS
+    MATCH_KEYS: ClassVar[frozenset[str]] = frozenset(
+        "email phone external_id first_name last_name city region postal_code country client_address user_agent ttclid ttp "
+        "advertising_id".split()
+    )
+    API_VERSION: ClassVar[str] = VERSION
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
         EventType.PAGE_VIEW: "Pageview",  # no standard event; this is how TikTok's own template spells it
         EventType.VIEW_CONTENT: "ViewContent",
