@@ -255,6 +255,10 @@ def test_a_forked_child_does_not_deliver_what_its_parent_holds() -> None:
         if child == 0:
             os._exit(pipeline.waiting)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        child = os.fork()
+    if child == 0:  # the child ends the work as well
+        os._exit(pipeline.stats()["console"].captured)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert counts() == (1, {})
 
 

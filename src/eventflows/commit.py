@@ -7,12 +7,14 @@ the end of the work does not come within the time limit, or the process ends bef
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from enum import Enum
 
 from .conversion import Conversion
+from .lifecycle import still_at_fork
 
 SPAN_OK = "span_ok"
 IMMEDIATE = "immediate"
@@ -20,6 +22,7 @@ COMMITS = (IMMEDIATE, SPAN_OK)
 DEFAULT_TIMEOUT = 300.0
 SPAN_FAILED = "span failed"
 _keeping = threading.RLock()  # re-entrant, since a signal handler may record a conversion; held for an assignment only
+still_at_fork(_keeping)
 
 
 class UnitOfWork:
@@ -90,7 +93,7 @@ class Fate(Enum):
 class Ticket:
     """A conversion that waits; it is settled once, whoever comes first: the end of the work, the time limit, the shutdown."""
 
-    __slots__ = ("_settled", "_settler", "conversion", "deadline", "key")
+    __slots__ = ("_pid", "_settled", "_settler", "conversion", "deadline", "key")
 
     def __init__(
         self, key: object, conversion: Conversion, deadline: float, settler: Callable[[Ticket, Fate], None]
@@ -100,8 +103,11 @@ class Ticket:
         self.deadline = deadline
         self._settler = settler
         self._settled: list[None] = [None]
+        self._pid = os.getpid()
 
     def settle(self, fate: Fate) -> None:
+        if self._pid != os.getpid():
+            return  # this is a forked child, and the work was begun by its parent, who ends it as well
         try:
             self._settled.pop()  # atomic: of two threads one finds it empty
         except IndexError:

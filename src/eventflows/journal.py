@@ -9,6 +9,7 @@ lock falls with the process.
 
 from __future__ import annotations
 
+import importlib
 import sqlite3
 import threading
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .conversion import Conversion
+from .lifecycle import still_at_fork
 from .stored import dump, load
 
 DEAD = ("refused", "expired", "dropped")
@@ -111,6 +113,9 @@ class Journal:
         # One connection writes, and its users wait for a lock of ours: SQLite's own waiting sleeps for milliseconds.
         self._writing = threading.RLock()
         self._reading = threading.RLock()
+        still_at_fork(
+            self._writing, self._reading
+        )  # and with them SQLite, whose own locks a child could not open any more
         self._writer = connect(path)
         self._reader = connect(path)
         self._outcomes: deque[_Outcomes] = deque()
@@ -227,6 +232,17 @@ class Journal:
                     db.executemany(f"DELETE FROM {table} WHERE seq = ?", old)  # noqa: S608 reason: two constants
         with self._reading:
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def abandon(self) -> None:
+        """In a forked child: neither use nor close the connections, which are its parent's.
+
+        To close them, as Python does with what nobody holds, would end the parent's transaction, or wait for a thread that
+        the child does not have.
+        """
+        for connection in (self._writer, self._reader):
+            with suppress(ImportError, AttributeError):  # not every Python has it
+                ctypes = importlib.import_module("ctypes")
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
     def close(self) -> None:
         """Close the file and give up its lock, so that another process may go on with what is left in it."""

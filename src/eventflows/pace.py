@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from .lifecycle import still_at_fork
 from .providers.base import Provider
 
 
@@ -19,6 +20,7 @@ class Pace:
         self._rates = (requests, events)
         self._free_at = [0.0, 0.0]  # when all that was sent has been worth its time
         self._lock = threading.Lock()
+        still_at_fork(self._lock)
 
     def seconds(self, now: float) -> float:
         """How long the next request has to wait, at this time of the monotonic clock. Up to a second's worth goes at once."""

@@ -56,7 +56,7 @@ class Pipeline:
         self.settings = built_from
         self._notices = Notices()
         self._routes: dict[int, Callable[[], None]] = {}
-        self._telemetry = Telemetry(lambda: self._lanes, self._journal) if built_from.telemetry else None
+        self._telemetry = Telemetry(self._lanes_here, self._journal) if built_from.telemetry else None
         self._paces = Paces()
         self._lanes = [self._lane(provider) for provider in built_from.providers]
         self._storage: Storage | None = None
@@ -64,27 +64,27 @@ class Pipeline:
             self._storage = Storage(Path(folder), built_from.queue.retention, self._recovered, self._tend)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.mode: str | None = None
+        self._resetting: dict[int, threading.RLock] = {}
         if resource is not None or built_from.environment is not None or not built_from.environments:
             self.in_environment(resource or {})
         self._reset()
         if self._storage is not None:
             self._storage.start()
-        lifecycle.watch(self, Pipeline.shutdown, Pipeline._reset)
 
     def _reset(self) -> None:
         """In a new pipeline and in a forked child, which starts from zero: what was captured before is its parent's."""
-        self._pid = os.getpid()
-        self._name = f"{self._pid:x}-{secrets.token_hex(4)}"
+        self._name = f"{os.getpid():x}-{secrets.token_hex(4)}"
         self._seen = Seen()
         self._waiting.reset()
         if self._storage is not None:
             self._storage.reset()
-        self._left_out: Counter[tuple[str, str]] = Counter()
-        self._duplicates = 0
+        self._left_out, self._duplicates = Counter[tuple[str, str]](), 0
         self._shutdown_lock = threading.Lock()
         self.is_shut_down = False
         for lane in self._lanes:
             lane.reset()
+        lifecycle.watch(self, Pipeline.shutdown, Pipeline.force_flush)
+        self._pid = os.getpid()  # last, as other threads go by it
 
     def _lane(self, provider: Provider) -> Lane:
         given = self.settings
@@ -137,6 +137,7 @@ class Pipeline:
             The conversion, also where it was known already; None where the event is none.
         """
         try:
+            self._check_fork()
             attributes = attributes or {}
             if self.has(attributes):
                 return None
@@ -156,7 +157,6 @@ class Pipeline:
             )
             commit = attributes.get(CONVERSION_COMMIT)
             if (commit if commit in COMMITS else self.settings.commit) == SPAN_OK and surroundings.unit is not None:
-                self._check_fork()
                 self._waiting.hold(conversion, surroundings.unit)
             else:
                 self.accept(conversion)
@@ -202,8 +202,11 @@ class Pipeline:
             return {}
 
     def _check_fork(self) -> None:
-        if self._pid != os.getpid():  # forks that Python's own hooks do not see, such as uWSGI's
-            self._reset()
+        """Start from zero in a forked child, once it has work: uWSGI runs no fork hooks, and gevent may come later."""
+        if self._pid != (pid := os.getpid()):
+            with self._resetting.setdefault(pid, threading.RLock()):  # one of this process, so that no parent holds it
+                if self._pid != pid:
+                    self._reset()
 
     def _end_of_work(self, conversion: Conversion, fate: Fate) -> None:
         if fate is Fate.DUPLICATE:
@@ -244,7 +247,12 @@ class Pipeline:
         filtered = {lane.provider.name: reason for lane, reason in offers if reason is not None}
         return self._storage.keep(conversion, owed, filtered) or Entry(conversion)
 
+    def _lanes_here(self) -> list[Lane]:
+        self._check_fork()
+        return self._lanes
+
     def _journal(self) -> tuple[int, float] | None:
+        self._check_fork()
         return None if self._storage is None or self.is_shut_down else self._storage.size_and_age()
 
     def _recovered(self, journal: Journal) -> None:
@@ -256,7 +264,6 @@ class Pipeline:
             lane.tend()
 
     # --- what became of it
-
     def add_provider(self, provider: Provider) -> None:
         """One more destination, for what is recorded from now on.
 
@@ -270,11 +277,12 @@ class Pipeline:
 
     def stats(self) -> dict[str, ProviderStats]:
         """The counters of each provider, by its name."""
-        return {lane.provider.name: lane.stats() for lane in self._lanes}
+        return {lane.provider.name: lane.stats() for lane in self._lanes_here()}
 
     @property
     def waiting(self) -> int:
         """How many conversions wait for the end of their span or request; no provider has been offered them yet."""
+        self._check_fork()
         return len(self._waiting)
 
     @property
@@ -294,6 +302,7 @@ class Pipeline:
 
         What waits for the end of its work (`commit: span_ok`) goes on waiting, and makes it False.
         """
+        self._check_fork()
         deadline = time.monotonic() + timeout_millis / 1000
         for lane in self._lanes:
             lane.flush_soon()
@@ -305,6 +314,7 @@ class Pipeline:
         Returns:
             True where every conversion had its outcome. Further calls return True at once.
         """
+        self._check_fork()
         deadline = time.monotonic() + timeout_millis / 1000
         with self._shutdown_lock:
             if self.is_shut_down:

@@ -16,13 +16,13 @@ from typing import IO
 from .conversion import Conversion
 from .delivery import Entry
 from .journal import SUFFIX, Journal, connect
+from .lifecycle import still_at_fork
 from .log import Notices, logger
 
 SCAN_SECONDS = 5.0
 TIDY_SECONDS = 60.0
 REFUSED_SECONDS = 1.0
 """After a write that failed the journal is not tried again for so long; events are in memory only meanwhile."""
-_abandoned: list[object] = []  # a parent's connections, which a forked child must neither use nor close
 
 
 class Storage:
@@ -49,9 +49,9 @@ class Storage:
 
     def reset(self) -> None:
         """In new storage, and in a forked child, which has a journal of its own once it captures."""
-        if self._own is not None or self._adopted:
-            _abandoned.append((self._own, self._adopted))
-            forget_held()
+        for one in [self._own, *self._adopted]:
+            if one is not None:
+                one.abandon()
         self._own, self._adopted = None, []
         self._opening = threading.RLock()
         self._stop = threading.Event()
@@ -152,8 +152,13 @@ class Storage:
 # --- the folder
 
 _held: set[Path] = set()
-"""The journals of this process. A lock of POSIX is the process's own, so it does not keep the process from taking one twice."""
+"""The journals of this process: a lock of POSIX is the process's own, so it does not keep the process from taking one twice.
+
+A forked child keeps the names of those that its parent had open, and leaves them to others even when the parent is dead: to
+SQLite they still are open in the child, with locks that it does not have.
+"""
 _taking = threading.Lock()
+still_at_fork(_taking)
 
 
 def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> Journal | None:
@@ -188,13 +193,6 @@ def owes(path: Path) -> bool:
         return True  # whoever takes it will see
 
 
-def forget_held() -> None:
-    """In a forked child: the journals are its parent's."""
-    global _taking
-    _held.clear()
-    _taking = threading.Lock()
-
-
 def create(folder: Path) -> Journal:
     """A new journal of this process.
 
@@ -203,8 +201,9 @@ def create(folder: Path) -> Journal:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{time.time_ns():x}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-    _held.add(path)
-    return Journal(path, _lock(path))
+    with _taking:
+        _held.add(path)
+        return Journal(path, _lock(path))
 
 
 def give_back(journal: Journal) -> None:
