@@ -1,0 +1,1 @@
+"""How fast EventFlows is beside its peers: `python -m benchmarks`. What is measured and how: docs/performance.md."""
