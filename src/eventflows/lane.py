@@ -17,7 +17,7 @@ from .consent import ConsentPolicy
 from .conversion import Conversion
 from .delivery import Entry, Item, Settled, erased, requests_of
 from .journal import Journal, Row
-from .log import Notices, logger
+from .log import FULL, LEFT, Notices, logger, tell_lost, tell_trouble
 from .mapping import NotSent, encode, match_keys
 from .outbox import RECOVERED, Hooks, Outbox, QueueSettings
 from .pace import Pace
@@ -115,7 +115,7 @@ class Lane:
         if not full:
             batcher.emit(entry)
         elif entry.journal is None:
-            self._notices.warn("full", "%s: queue full, newest conversions dropped", self.provider.name)
+            self._notices.warn("full", FULL, self.provider.name, self._queue.queue_size)
 
     def _admit(self, entry: Entry) -> Batcher | InlineBatcher:
         """Count an entry as in memory; with the lock held."""
@@ -208,7 +208,8 @@ class Lane:
             if lost:
                 self._ledger.settle("dropped", "not delivered before the end of shutdown", "unknown", lost)
         if lost:
-            self._notices.warn("left", "%s: shutdown left conversions undelivered", self.provider.name, count=lost)
+            self._notices.warn("left", LEFT, self.provider.name, count=lost)
+        self._notices.tell_held(all_of_them=True)
         if kept:
             logger.info("%s: %d conversions are left in the storage for the next process", self.provider.name, kept)
         if self._transport is not None and quiet:
@@ -306,6 +307,7 @@ class Lane:
             self._ledger.handed_over += len(entries)
             self._exporting += len(entries)
         try:
+            self._notices.tell_held()
             items, settled = self._prepare(entries)
             self._settle(settled)
             self._count_match_keys(items)
@@ -364,15 +366,10 @@ class Lane:
             self._ledger.attempts += 1
 
     def _trouble(self, kind: str, reason: str) -> None:
-        name = self.provider.name
         with self._changed:
             self._troubles = frozenset() if kind == RECOVERED else self._troubles | {kind}
-        if kind == "credentials":
-            logger.error("%s: credentials refused (%s): paused; conversions wait until they are mended", name, reason)
-        elif kind == "outage":
-            self._notices.warn(kind, "%s: no request succeeds (%s): trying one at a time until one does", name, reason)
-        else:
-            self._notices.warn(kind, "%s: requests succeed again", name)
+            waiting = self._pending
+        tell_trouble(self._notices, kind, self.provider.name, reason, waiting)
 
     def _left(self, items: list[Item], reason: str) -> None:
         """The outbox gives these up: dropped, or left in the storage."""
@@ -414,8 +411,6 @@ class Lane:
         if self._telemetry is not None:
             arrived = [one.entry.conversion for one in settled if one.status == "delivered"]
             self._telemetry.delivered(self.provider, arrived)
-        for (status, reason), count in told.items():
-            if status in ("refused", "expired", "dropped"):
-                self._notices.warn(reason, "%s: conversions %s: %s", self.provider.name, status, reason, count=count)
+        tell_lost(self._notices, self.provider.name, told)
         if more:
             self._load()

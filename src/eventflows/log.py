@@ -1,11 +1,36 @@
-"""Log lines that do not flood: the first of a kind at once, then at most one a minute with the count."""
+"""Log lines that do not flood: the first of a kind at once, then at most one a minute, with how many there were."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 logger = logging.getLogger("eventflows")
+_MAX_KEYS = 1000
+
+# Of a lane: its provider, and then as each says.
+FULL = "%s: queue full (%d): {count} conversions dropped, the newest. Set sending_queue.storage, or raise queue_size"
+LEFT = "%s: {count} conversions dropped at the end of shutdown. Give it more time, or set sending_queue.storage"
+_LOST: Mapping[str, str] = {
+    "refused": "%s: {count} conversions refused: %s. See `eventflows dead-letters list` and `eventflows render`",
+    "expired": "%s: {count} conversions expired: %s. They were recorded late, or waited too long",
+    "dropped": "%s: {count} conversions dropped: %s",
+}
+# What is said when a lane stops sending as usual, and when it sends again: the provider, why, and how many wait.
+_TROUBLES: Mapping[str, tuple[int, str]] = {
+    "credentials": (
+        logging.ERROR,
+        "%s: credentials refused (%s): paused; %d conversions wait. Mend the token or the account's rights; "
+        "`eventflows check` tests them",
+    ),
+    "outage": (
+        logging.WARNING,
+        "%s: no request succeeds (%s): trying one at a time; %d conversions wait. Look at the platform's status page and at "
+        "this machine's network",
+    ),
+    "recovered": (logging.WARNING, "%s: requests succeed again%s; %d conversions are left to send"),
+}
 
 
 class Notices:
@@ -14,15 +39,51 @@ class Notices:
     def __init__(self, seconds: float = 60.0) -> None:
         self._seconds = seconds
         self._last: dict[str, float] = {}
-        self._count: dict[str, int] = {}
+        self._held: dict[str, tuple[int, int, str, tuple[object, ...]]] = {}
 
-    def warn(self, key: str, message: str, *args: object, count: int = 1) -> None:
-        """Log `message % args` with the number of times since the last such line."""
-        total = self._count.get(key, 0) + count
+    def warn(self, key: str, message: str, *args: object, count: int = 1, level: int = logging.WARNING) -> None:
+        """Log `message % args`, at once or, where a line of this key came less than a minute ago, later with the others.
+
+        Args:
+            message: `{count}` in it becomes how often this was since the last such line; without it, the number is added.
+        """
+        held = self._held.pop(key, None)
+        total = count + (held[1] if held is not None else 0)
         now = time.monotonic()
         last = self._last.get(key)
         if last is not None and now - last < self._seconds:
-            self._count[key] = total
-            return
-        self._last[key], self._count[key] = now, 0
-        logger.warning(message + " [%d]", *args, total)
+            self._held[key] = (level, total, message, args)
+        else:
+            if len(self._last) >= _MAX_KEYS:
+                self._last.clear()
+            self._last[key] = now
+            _log(level, total, message, args)
+
+    def tell_held(self, *, all_of_them: bool = False) -> None:
+        """Log the counts that were held back, once their minute is over."""
+        now = time.monotonic()
+        for key in list(self._held):
+            if (all_of_them or now - self._last.get(key, 0.0) >= self._seconds) and (held := self._held.pop(key, None)):
+                self._last[key] = now
+                _log(*held)
+
+
+def _log(level: int, total: int, message: str, args: tuple[object, ...]) -> None:
+    if "{count}" in message:
+        message = message.replace("{count}", str(total))
+    elif total > 1:
+        message += f" [{total} times]"
+    logger.log(level, message, *args)
+
+
+def tell_trouble(notices: Notices, kind: str, provider: str, reason: str, waiting: int) -> None:
+    """A lane does not send as usual any more, or does again."""
+    level, text = _TROUBLES[kind]
+    notices.warn(kind, text, provider, reason, waiting, level=level)
+
+
+def tell_lost(notices: Notices, provider: str, outcomes: Mapping[tuple[str, str], int]) -> None:
+    """These, by status and reason, have their outcome; some of them a bad one."""
+    for (status, reason), count in outcomes.items():
+        if status in _LOST:
+            notices.warn(f"{status} {reason}", _LOST[status], provider, reason, count=count)

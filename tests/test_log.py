@@ -1,0 +1,41 @@
+"""Log lines: at once, then at most one a minute, and no count is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from eventflows.log import Notices
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_the_first_is_told_at_once_and_the_others_together(caplog: pytest.LogCaptureFixture) -> None:
+    notices = Notices()
+    for _ in range(5):
+        notices.warn("full", "%s: {count} dropped", "meta", count=2)
+    notices.tell_held()
+    assert lines(caplog) == ["meta: 2 dropped"]
+    notices.tell_held(all_of_them=True)
+    assert lines(caplog) == ["meta: 2 dropped", "meta: 8 dropped"]
+    notices.tell_held(all_of_them=True)
+    assert len(lines(caplog)) == 2
+
+
+def test_what_was_held_is_told_when_its_minute_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    notices = Notices(seconds=0.0)
+    notices._seconds = 60.0
+    for _ in range(3):
+        notices.warn("a", "happened")
+    notices._seconds = 0.0
+    notices.tell_held()
+    assert lines(caplog) == ["happened", "happened [2 times]"]
+
+
+def test_one_kind_does_not_silence_another_and_their_number_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    notices = Notices()
+    for number in range(2500):
+        notices.warn(str(number), "kind {count}")
+    assert len(lines(caplog)) == 2500
+    assert len(notices._last) <= 1000
