@@ -280,7 +280,7 @@ class Instruments:
         for name, unit, text, of_lane in sums:
             meter.create_observable_up_down_counter(name, [_of_lanes(of_lane)], unit=unit, description=text)
         gauges: tuple[tuple[str, str, str, Callable[[Component, Measured], Told]], ...] = (
-            ("eventflows.paused", "1", "1 where the lane does not send as usual, for this reason", _paused),
+            ("eventflows.paused", "", "1 where the lane does not send as usual, for this reason", _paused),
             ("eventflows.queue.oldest_age", "s", "Age of the oldest that waits for a request or a retry", _oldest_age),
             ("eventflows.accepted_age", "s", "How old a conversion the platform accepts", _accepted_age),
             ("eventflows.api_version.remaining", "d", "Days until the platform's API version ends", _api_remaining),
