@@ -103,7 +103,7 @@ def ca_file(tmp_path: Path) -> str:
 def post(url: str, **settings: Any) -> Response:
     transport = HttpTransport(TransportSettings(timeout=5, **settings))
     try:
-        return transport.send(Request("POST", url, {"n": 1}))
+        return transport.send(Request("POST", url, {}, ["data"]), [b'{"n":1}'])
     finally:
         transport.close()
 

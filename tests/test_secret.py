@@ -50,7 +50,7 @@ def test_the_request_gets_the_text_and_everybody_else_a_mask(given: Any) -> None
 
 def test_a_secret_of_the_query_is_masked_as_well() -> None:
     assert TOKEN not in repr(GA4Provider("G-1", TOKEN))
-    plain = Request("POST", "https://x.example/collect?a=1", {}, secret_params={"api_secret": Secret("a b")})
+    plain = Request("POST", "https://x.example/collect?a=1", {}, [], secret_params={"api_secret": Secret("a b")})
     assert "a b" not in repr(plain)
     assert secret_url(plain) == "https://x.example/collect?a=1&api_secret=a%20b"
     assert secret_url(plain, masked=True) == "https://x.example/collect?a=1&api_secret=***"

@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import eventflows
 from eventflows import ConsoleProvider, EventFlowsInstrumentor, GA4Provider, MetaProvider
-from eventflows.providers.base import Encoded, Outcome, Response, Status
+from eventflows.providers.base import Outcome, Response, Sent, Status
 from eventflows.providers.meta import VERSIONS
 from eventflows.sandbox import Sandbox
 from eventflows.stats import MAX_REASONS
@@ -236,12 +236,12 @@ def test_no_answer_of_a_platform_makes_endless_labels(sandbox: Sandbox, reader: 
     """Nor does an app that makes up click ids."""
 
     class Chatty(MetaProvider):
-        def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
-            return [Outcome(Status.REFUSED, f"{'x' * 1000} {one.conversion_id}") for one in batch]
+        def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
+            return [Outcome(Status.REFUSED, f"{'x' * 1000} {id(one)}") for one in batch]
 
     class Talkative(MetaProvider):
-        def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
-            return [Outcome(Status.REFUSED, f"no good: {one.conversion_id}") for one in batch]
+        def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
+            return [Outcome(Status.REFUSED, f"no good: {id(one)}") for one in batch]
 
     under = f"{sandbox.url}/meta"
     eventflows.configure([Chatty("1", "abc", endpoint=under), Talkative("2", "abc", name="meta/eu", endpoint=under)])

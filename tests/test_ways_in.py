@@ -282,10 +282,10 @@ class AcmeProvider(Provider):
     STANDARD_EVENTS = frozenset({"lamp_lit"})
 
     def encode(self, conversion):
-        return Encoded(conversion.id, {"name": conversion.name})
+        return Encoded({"name": conversion.name})
 
     def request(self, batch):
-        return Request("POST", self.base_url + "/v1", {"events": [one.event for one in batch]})
+        return Request("POST", self.base_url + "/v1", {}, ["events"])
 
     def outcomes(self, response, batch):
         return all_of(batch, Status.DELIVERED)

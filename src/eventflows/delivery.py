@@ -11,17 +11,18 @@ answer ─ delivered ───────────────────�
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from . import payload
 from .conversion import Conversion
 from .journal import Journal
-from .mapping import batches
-from .providers.base import Encoded, Outcome, Provider, Response, Status
+from .mapping import Written, batches, expired
+from .providers.base import DELIVERED, Outcome, Provider, Request, Response, Status
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A conversion on a provider's lane.
 
     Attributes:
@@ -34,16 +35,39 @@ class Entry:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An entry as the platform wants it."""
+class Item(NamedTuple):
+    """An entry as the platform wants it.
+
+    Attributes:
+        content: The event in JSON.
+        repeatable: Whether the platform recognises a second delivery as the same event.
+    """
 
     entry: Entry
-    encoded: Encoded
+    content: bytes
+    repeatable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Batch(NamedTuple):
+    """A request and its events. What goes again after an answer goes in the same request, without being written anew."""
+
+    request: Request
+    items: Sequence[Item]
+
+    def of(self, items: Sequence[Item]) -> Batch:
+        """The same request with these of its events."""
+        return Batch(self.request, items)
+
+    @property
+    def events(self) -> list[bytes]:
+        return [item.content for item in self.items]
+
+    def body(self) -> bytes:
+        """The request's body, as it goes over the wire."""
+        return payload.body(self.request.envelope, self.request.events_at, self.events)
+
+
+class Settled(NamedTuple):
     """The outcome of one entry: `delivered`, `filtered`, `refused`, `expired` or `dropped`, and why."""
 
     entry: Entry
@@ -72,9 +96,13 @@ class Verdict:
 def judge(provider: Provider, batch: Sequence[Item], response: Response) -> Verdict:
     """Read the platform's answer, and say what becomes of each item."""
     verdict = Verdict()
+    outcomes = _outcomes(provider, response, batch)
+    if outcomes.count(DELIVERED) == len(batch):  # the usual answer
+        verdict.settled = [Settled(item.entry, "delivered") for item in batch]
+        return verdict
     innocent: list[Item] = []
     suspects: list[Item] = []
-    for item, outcome in zip(batch, _outcomes(provider, response, [item.encoded for item in batch]), strict=True):
+    for item, outcome in zip(batch, outcomes, strict=True):
         if outcome.status is Status.DELIVERED:
             verdict.settled.append(Settled(item.entry, "delivered"))
         elif outcome.status is Status.REFUSED or (outcome.status is Status.SUSPECT and len(batch) == 1):
@@ -94,7 +122,7 @@ def judge(provider: Provider, batch: Sequence[Item], response: Response) -> Verd
     return verdict
 
 
-def _outcomes(provider: Provider, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+def _outcomes(provider: Provider, response: Response, batch: Sequence[Item]) -> list[Outcome]:
     """The provider's reading of the answer; an answer that it cannot read must not cost the lane its thread."""
     if response.html and 200 <= response.status < 300:
         return [
@@ -109,10 +137,27 @@ def _outcomes(provider: Provider, response: Response, batch: Sequence[Encoded]) 
     return outcomes
 
 
-def requests_of(provider: Provider, items: Sequence[Item]) -> list[list[Item]]:
-    """The items in the batches that the platform takes."""
-    by_encoded = {id(item.encoded): item for item in items}
-    return [[by_encoded[id(one)] for one in batch] for batch in batches(provider, (item.encoded for item in items))]
+def requests_of(provider: Provider, written: Iterable[tuple[Entry, Written]]) -> list[Batch]:
+    """The entries in the requests that the platform takes."""
+    return [
+        Batch(
+            provider.request([one.encoded for _, one in batch]),
+            [Item(entry, one.content, one.encoded.repeatable) for entry, one in batch],
+        )
+        for batch in batches(provider, written)
+    ]
+
+
+def outdated(provider: Provider, items: Sequence[Item], now: int) -> list[Settled]:
+    """The outcomes of those that must not go again, because they were erased or have expired since they were written."""
+    gone = {id(entry) for entry in erased([item.entry for item in items])}
+    settled = []
+    for entry, _, _ in items:
+        if id(entry) in gone:
+            settled.append(Settled(entry, "filtered", "erased"))
+        elif (late := expired(provider, entry.conversion, now)) is not None:
+            settled.append(Settled(entry, late.status, late.reason))
+    return settled
 
 
 def erased(entries: Sequence[Entry]) -> list[Entry]:

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import config, routing
+from . import config, payload, routing
 from .capture import capture, recognise
 from .context import around
 from .conversion import EventType
 from .mapping import NotSent, encode
 from .pipeline import current
 from .providers.base import Provider
-from .transport import all_headers, encode_body, secret_url
+from .transport import all_headers, secret_url
 from .values import unix_nano
 
 
@@ -82,7 +82,7 @@ def render(
             status = "refused" if result.status == "expired" else result.status
             rendered.append(Rendered(provider.name, status, result.reason, left_out=conversion.left_out))
             continue
-        request = provider.request([result])
+        request = provider.request([result.encoded])
         rendered.append(
             Rendered(
                 provider.name,
@@ -91,7 +91,7 @@ def render(
                 request.method,
                 secret_url(request, masked=True),
                 all_headers(request, masked=True),
-                json.loads(encode_body(request.body)),
+                json.loads(payload.body(request.envelope, request.events_at, [result.content])),
                 conversion.left_out,
             )
         )

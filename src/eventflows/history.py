@@ -13,10 +13,10 @@ from typing import TextIO
 from . import journal
 from .config import Settings
 from .conversion import Conversion
-from .delivery import Entry, Item, Settled, judge, requests_of
+from .delivery import Entry, Settled, judge, requests_of
 from .errors import ConfigurationError
 from .journal import DEAD, Told
-from .mapping import NotSent, encode
+from .mapping import NotSent, Written, encode
 from .pii import seal_all
 from .pools import TransportSettings
 from .providers.base import Provider
@@ -99,7 +99,7 @@ def replay(
 def _replay(
     provider: Provider, letters: Sequence[DeadLetter], settings: Settings, deadline: float, dry_run: bool
 ) -> Iterator[Replayed]:
-    items: list[Item] = []
+    written: list[tuple[Entry, Written]] = []
     of_entry: dict[int, DeadLetter] = {}
     for letter in letters:
         conversion = settings.consent.effective(load(letter.told.body or ""))
@@ -114,12 +114,12 @@ def _replay(
         else:
             entry = Entry(conversion, None, len(of_entry))
             of_entry[entry.seq] = letter
-            items.append(Item(entry, result))
-    if not items:
+            written.append((entry, result))
+    if not written:
         return
     transport = open_transport(provider.METHOD, TransportSettings(settings.timeout), 1)
     try:
-        for settled, attempts in _send(provider, items, transport, settings, deadline):
+        for settled, attempts in _send(provider, written, transport, settings, deadline):
             letter = of_entry[settled.entry.seq]
             if settled.status != "not sent":
                 _write(letter, settled.status, settled.reason, attempts)
@@ -129,15 +129,19 @@ def _replay(
 
 
 def _send(
-    provider: Provider, items: Sequence[Item], transport: Transport, settings: Settings, deadline: float
+    provider: Provider,
+    written: Sequence[tuple[Entry, Written]],
+    transport: Transport,
+    settings: Settings,
+    deadline: float,
 ) -> Iterator[tuple[Settled, int]]:
-    waiting = [(batch, 1) for batch in requests_of(provider, items)]
+    waiting = [(batch, 1) for batch in requests_of(provider, written)]
     while waiting:
         batch, attempt = waiting.pop(0)
-        response = transport.send(provider.request([item.encoded for item in batch]))
-        verdict = judge(provider, batch, response)
+        response = transport.send(batch.request, batch.events)
+        verdict = judge(provider, batch.items, response)
         yield from ((settled, attempt) for settled in verdict.settled)
-        waiting[:0] = [(again, attempt) for again in verdict.again]
+        waiting[:0] = [(batch.of(again), attempt) for again in verdict.again]
         yield from ((Settled(item.entry, "not sent", verdict.reason), attempt) for item in verdict.paused)
         if verdict.later:
             seconds = settings.retry.wait(attempt, response.retry_after)
@@ -145,7 +149,7 @@ def _send(
                 yield from ((Settled(item.entry, "not sent", verdict.reason), attempt) for item in verdict.later)
             else:
                 time.sleep(seconds)
-                waiting.append((verdict.later, attempt + 1))
+                waiting.append((batch.of(verdict.later), attempt + 1))
 
 
 def _write(letter: DeadLetter, status: str, reason: str, attempts: int) -> None:

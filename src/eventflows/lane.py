@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from . import routing
 from .consent import ConsentPolicy
 from .conversion import Conversion
-from .delivery import Entry, Item, Settled, erased, requests_of
+from .delivery import Entry, Item, Settled, erased, outdated, requests_of
 from .journal import Journal, Row
 from .log import FULL, LEFT, Notices, logger, tell_lost, tell_trouble
-from .mapping import NotSent, encode, match_keys
+from .mapping import NotSent, Written, count_match_keys, encode
 from .outbox import RECOVERED, Hooks, Outbox, QueueSettings
 from .pace import Pace
 from .pools import TransportSettings
@@ -28,7 +28,7 @@ from .sdk import Batcher, InlineBatcher, start_batcher
 from .stats import AFTER_SHUTDOWN, QUEUE_FULL, Ledger, ProviderStats, Tally
 from .stored import load
 from .telemetry import Telemetry
-from .transport import Transport, encode_body, open_transport
+from .transport import Transport, open_transport
 
 _LOAD = 1000
 
@@ -301,21 +301,22 @@ class Lane:
 
     def _export(self, entries: list[Entry]) -> None:
         """Take queued entries to the outbox. Never raises: an exception would cost the thread, or the batch its count."""
-        items: list[Item] = []
+        written: list[tuple[Entry, Written]] = []
         settled: list[Settled] = []
         with self._changed:
             self._ledger.handed_over += len(entries)
             self._exporting += len(entries)
         try:
             self._notices.tell_held()
-            items, settled = self._prepare(entries)
+            written, settled = self._prepare(entries)
             self._settle(settled)
-            self._count_match_keys(items)
-            requests = requests_of(self.provider, items)
+            self._count_match_keys(written)
+            requests = requests_of(self.provider, written)
             if self.log_only:
-                self._log(requests)
+                for batch in requests:
+                    logger.info("%s, test environment, not sent: %s", self.provider.name, batch.body().decode())
                 reason = "test environment: logged, not sent"
-                self._settle([Settled(item.entry, "filtered", reason) for item in items])
+                self._settle([Settled(entry, "filtered", reason) for entry, _ in written])
             elif self._outbox is not None:
                 self._outbox.submit(requests)
         except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
@@ -323,10 +324,10 @@ class Lane:
             reason = f"internal error ({type(problem).__name__})"
             self._settle([Settled(entry, "dropped", reason) for entry in entries if id(entry) not in done])
 
-    def _prepare(self, entries: Sequence[Entry]) -> tuple[list[Item], list[Settled]]:
+    def _prepare(self, entries: Sequence[Entry]) -> tuple[list[tuple[Entry, Written]], list[Settled]]:
         """The entries as the platform wants them now, and the outcomes of those that need no request."""
         now = time.time_ns()
-        items: list[Item] = []
+        written: list[tuple[Entry, Written]] = []
         settled = [Settled(entry, "filtered", "erased") for entry in erased(entries)]
         gone = {id(one.entry) for one in settled}
         for entry in entries:
@@ -340,26 +341,22 @@ class Lane:
             if isinstance(result, NotSent):
                 settled.append(Settled(entry, result.status, result.reason))
             else:
-                items.append(Item(entry, result))
-        return items, settled
+                written.append((entry, result))
+        return written, settled
 
-    def _count_match_keys(self, items: Sequence[Item]) -> None:
+    def _count_match_keys(self, written: Sequence[tuple[Entry, Written]]) -> None:
         if self._telemetry is not None:
-            found = Counter(k for i in items for k in match_keys(i.entry.conversion, self.provider.MATCH_KEYS))
+            found = count_match_keys((entry.conversion for entry, _ in written), self.provider.MATCH_KEYS)
             with self._changed:
-                self._ledger.mapped += len(items)
+                self._ledger.mapped += len(written)
                 self._ledger.match_keys.update(found)
 
-    def _recheck(self, batch: list[Item]) -> list[Item]:
-        """Before another attempt: what has expired, was erased or may not be sent any more is settled."""
-        items, settled = self._prepare([item.entry for item in batch])
+    def _recheck(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Before another attempt: what was erased or has expired meanwhile is settled."""
+        settled = outdated(self.provider, items, time.time_ns())
         self._settle(settled)
-        return items
-
-    def _log(self, requests: Sequence[list[Item]]) -> None:
-        for batch in requests:
-            body = encode_body(self.provider.request([item.encoded for item in batch]).body).decode()
-            logger.info("%s, test environment, not sent: %s", self.provider.name, body)
+        gone = {id(one.entry) for one in settled}
+        return [item for item in items if id(item.entry) not in gone] if gone else items
 
     def _attempted(self) -> None:
         with self._changed:
@@ -371,7 +368,7 @@ class Lane:
             waiting = self._pending
         tell_trouble(self._notices, kind, self.provider.name, reason, waiting)
 
-    def _left(self, items: list[Item], reason: str) -> None:
+    def _left(self, items: Sequence[Item], reason: str) -> None:
         """The outbox gives these up: dropped, or left in the storage."""
         closing = self._closed
         with self._changed:

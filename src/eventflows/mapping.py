@@ -2,72 +2,98 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
+from . import payload
 from .conversion import Conversion
 from .providers.base import DAY_NS, Encoded, Provider, Unencodable
-from .transport import encode_body
 
 MAX_CLOCK_STEP_NS = DAY_NS
 """An event with our own time that is ahead by no more was recorded before the clock was set back; it is sent as of now."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotSent:
+class NotSent(NamedTuple):
     """A conversion that needs no request: its outcome is known already."""
 
     status: str  # "filtered", "refused" or "expired"
     reason: str
 
 
-def encode(provider: Provider, conversion: Conversion, now: int) -> Encoded | NotSent:
+class Written(NamedTuple):
+    """A conversion as the platform wants it, also in bytes, which is what is kept of it until it is settled."""
+
+    encoded: Encoded
+    content: bytes
+
+
+def encode(provider: Provider, conversion: Conversion, now: int) -> Written | NotSent:
     """One conversion as the platform wants it at this moment.
 
     Args:
         now: Unix time in nanoseconds.
     """
-    age = now - conversion.time_unix_nano
-    limit = provider.max_age_ns(conversion)
-    if limit is not None and age > limit:
-        return NotSent("expired", f"too old: {provider.TYPE} takes events of the last {_span(limit)}")
-    if age < 0:
+    if (late := expired(provider, conversion, now)) is not None:
+        return late
+    ahead = conversion.time_unix_nano - now
+    if ahead > 0:
         limit = MAX_CLOCK_STEP_NS if conversion.timed_here else provider.MAX_AHEAD_NS
-        if provider.MAX_AHEAD_NS is not None and limit is not None and -age > limit:
+        if provider.MAX_AHEAD_NS is not None and limit is not None and ahead > limit:
             return NotSent("refused", "from the future: its timestamp must be in nanoseconds since 1970")
         conversion = replace(conversion, time_unix_nano=now)
     try:
         encoded = provider.encode(conversion)
         if provider.extra is not None:
-            encoded = replace(encoded, event=merged(encoded.event, provider.extra))
-        encode_body(encoded.event)
+            encoded = encoded._replace(event=merged(encoded.event, provider.extra))
+        return Written(encoded, payload.encode(encoded.event))
     except Unencodable as problem:
         return NotSent("filtered" if problem.filtered else "refused", problem.reason)
     except Exception as problem:  # noqa: BLE001 reason: one event's mapping must not cost its neighbours
         return NotSent("refused", f"not encodable ({type(problem).__name__})")
-    return encoded
 
 
-def match_keys(conversion: Conversion, wanted: frozenset[str]) -> list[str]:
-    """What the platform could match the person by, of what the provider `wanted`: the names that `base.MATCH_KEYS` lists."""
+def expired(provider: Provider, conversion: Conversion, now: int) -> NotSent | None:
+    """The outcome of a conversion that is older than the platform accepts; None where it may go."""
+    limit = provider.max_age_ns(conversion)
+    if limit is None or now - conversion.time_unix_nano <= limit:
+        return None
+    return NotSent("expired", f"too old: {provider.TYPE} takes events of the last {_span(limit)}")
+
+
+def count_match_keys(conversions: Iterable[Conversion], wanted: frozenset[str]) -> Counter[str]:
+    """What the platform could match the persons by, of what the provider `wanted`: the names that `base.MATCH_KEYS` lists."""
+    found: Counter[str] = Counter()
+    for known, count in Counter(map(_known, conversions)).items():
+        for name in _match_keys(known):
+            if name in wanted:
+                found[name] += count
+    return found
+
+
+_PLACE_AND_DEVICE = (
+    "client_address", "user_agent", "city", "region", "postal_code", "country", "advertising_id", "app_instance_id",
+)  # fmt: skip
+_Known = tuple[tuple[str, ...], tuple[str, ...], tuple[bool, ...]]
+
+
+def _known(conversion: Conversion) -> _Known:
+    """What is known of the person, without its values: there are few such combinations, and many conversions."""
     user, request, device = conversion.user, conversion.request, conversion.device
-    found = dict.fromkeys(form.partition(".")[0] for form in user.sealed)
-    found.update(dict.fromkeys(click.partition(".")[0] for click in conversion.clicks))
-    for name, value in (
-        ("client_address", request.client_address),
-        ("user_agent", request.user_agent),
-        ("city", user.city),
-        ("region", user.region),
-        ("postal_code", user.postal_code),
-        ("country", user.country),
-        ("advertising_id", device.advertising_id),
-        ("app_instance_id", device.app_instance_id),
-    ):
-        if value:
-            found[name] = None
-    return [name for name in found if name in wanted]
+    values = (
+        request.client_address, request.user_agent, user.city, user.region, user.postal_code, user.country,
+        device.advertising_id, device.app_instance_id,
+    )  # fmt: skip
+    return tuple(user.sealed), tuple(conversion.clicks), tuple(map(bool, values))
+
+
+@lru_cache(maxsize=256)
+def _match_keys(known: _Known) -> frozenset[str]:
+    forms, clicks, others = known
+    named = {name.partition(".")[0] for name in (*forms, *clicks)}
+    return frozenset(named.union(name for name, there in zip(_PLACE_AND_DEVICE, others, strict=True) if there))
 
 
 def _span(nanoseconds: int) -> str:
@@ -84,17 +110,20 @@ def merged(event: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def batches(provider: Provider, encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+T = TypeVar("T")
+
+
+def batches(provider: Provider, written: Iterable[tuple[T, Written]]) -> Iterator[list[tuple[T, Written]]]:
     """Group by what the platform wants once per request, and cut each group to the provider's limits."""
-    groups: dict[str, list[Encoded]] = {}
-    for one in encoded:
-        key = json.dumps(one.envelope, sort_keys=True, default=str) if one.envelope else ""
-        groups.setdefault(key, []).append(one)
+    groups: dict[bytes, list[tuple[T, Written]]] = {}
+    for one in written:
+        envelope = one[1].encoded.envelope
+        groups.setdefault(payload.encode(envelope) if envelope else b"", []).append(one)
     for group in groups.values():
         size = 0
-        batch: list[Encoded] = []
+        batch: list[tuple[T, Written]] = []
         for one in group:
-            length = len(encode_body(one.event)) + 1
+            length = len(one[1].content) + 1
             if batch and (len(batch) >= provider.MAX_BATCH or size + length > provider.MAX_BYTES):
                 yield batch
                 batch, size = [], 0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from .delivery import Item, Settled, Verdict, judge
+from .delivery import Batch, Item, Settled, Verdict, judge
 from .pace import Pace
 from .providers.base import Provider, Response
 from .retry import RetryPolicy
@@ -59,7 +59,7 @@ class Work:
         started: When its first attempt began, on the same clock.
     """
 
-    batch: list[Item]
+    batch: Batch
     failures: int = 0
     since: float = 0.0
     started: float = 0.0
@@ -78,10 +78,10 @@ class Hooks:
     """
 
     settle: Callable[[Sequence[Settled], int], None]
-    recheck: Callable[[list[Item]], list[Item]]
+    recheck: Callable[[Sequence[Item]], Sequence[Item]]
     attempted: Callable[[], None]
     trouble: Callable[[str, str], None]
-    left: Callable[[list[Item], str], None]
+    left: Callable[[Sequence[Item], str], None]
 
 
 class Outbox:
@@ -122,7 +122,7 @@ class Outbox:
 
     # --- the lane's thread
 
-    def submit(self, batches: Iterable[list[Item]]) -> None:
+    def submit(self, batches: Iterable[Batch]) -> None:
         """Queue requests; waits while as many are ready as there may be consumers, which keeps the rest in the lane's queue."""
         for batch in batches:
             with self._changed:
@@ -147,7 +147,9 @@ class Outbox:
         """The Unix time in nanoseconds of the oldest conversion that waits here for its turn or a retry."""
         with self._changed:
             waiting = [*self._ready, *(work for _, _, work in self._later)]
-        return min((item.entry.conversion.time_unix_nano for work in waiting for item in work.batch), default=None)
+        return min(
+            (item.entry.conversion.time_unix_nano for work in waiting for item in work.batch.items), default=None
+        )
 
     # --- closing: the lane stops, and whatever waits gets one more chance at once
 
@@ -178,7 +180,7 @@ class Outbox:
             self._later.clear()
             sending = self._sending
         for work in unsent:
-            self._hooks.left(work.batch, "not delivered before the end of shutdown")
+            self._hooks.left(work.batch.items, "not delivered before the end of shutdown")
         return not sending
 
     # --- the consumers' threads
@@ -242,20 +244,22 @@ class Outbox:
         return self._streak >= BREAK_AFTER or self._denials > 0
 
     def _send(self, work: Work) -> None:
-        batch = self._hooks.recheck(work.batch) if work.failures else work.batch
-        if not batch:
+        batch = work.batch
+        if work.failures:
+            batch = work.batch = batch.of(self._hooks.recheck(batch.items))
+        if not batch.items:
             return
         if self._pace is not None:
-            self._pace.take(time.monotonic(), len(batch))
+            self._pace.take(time.monotonic(), len(batch.items))
         self._hooks.attempted()
         work.started = work.started or time.monotonic()
         exchange = (
-            self._telemetry.sending(self._provider, batch, work.failures, work.started)
+            self._telemetry.sending(self._provider, batch.items, work.failures, work.started)
             if self._telemetry is not None
             else None
         )
         response = self._response(batch, exchange)
-        verdict = judge(self._provider, batch, response)
+        verdict = judge(self._provider, batch.items, response)
         if exchange is not None:
             exchange.answered(response, verdict)
         if verdict.settled:
@@ -263,15 +267,15 @@ class Outbox:
         if not self._follow(work, verdict, response) and exchange is not None:
             exchange.over()
 
-    def _response(self, batch: list[Item], exchange: Exchange | None) -> Response:
+    def _response(self, batch: Batch, exchange: Exchange | None) -> Response:
+        request, events = batch.request, batch.events
         try:
-            request = self._provider.request([item.encoded for item in batch])
             if exchange is not None:
                 exchange.to(request)
-            response = self._transport.send(request)
-            if response.dropped and all(item.encoded.repeatable for item in batch):
-                response = self._transport.send(request)  # it was idle for too long; a new one is made
-        except Exception as problem:  # noqa: BLE001 reason: a provider of somebody else must not cost the lane its thread
+            response = self._transport.send(request, events)
+            if response.dropped and all(item.repeatable for item in batch.items):
+                response = self._transport.send(request, events)  # it was idle for too long; a new one is made
+        except Exception as problem:  # noqa: BLE001 reason: what somebody else's provider wants must not cost the lane its thread
             return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)
         return response
 
@@ -282,10 +286,11 @@ class Outbox:
             Whether the batch is sent again, after a while.
         """
         now = time.monotonic()
-        left: list[tuple[list[Item], str]] = []
+        left: list[tuple[Sequence[Item], str]] = []
         told: tuple[str, str] | None = None
         with self._changed:
-            self._ready.extendleft(Work(batch, work.failures, work.since) for batch in reversed(verdict.again))
+            again = map(work.batch.of, reversed(verdict.again))
+            self._ready.extendleft(Work(batch, work.failures, work.since) for batch in again)
             if verdict.later:
                 self._streak += 1
                 failures, since = work.failures + 1, work.since or now
@@ -297,7 +302,11 @@ class Outbox:
                 else:
                     heapq.heappush(
                         self._later,
-                        (now + seconds, next(self._order), Work(verdict.later, failures, since, work.started)),
+                        (
+                            now + seconds,
+                            next(self._order),
+                            Work(work.batch.of(verdict.later), failures, since, work.started),
+                        ),
                     )
                 if response.retry_after or self._streak >= BREAK_AFTER:
                     self._not_before = max(self._not_before, now + seconds)
@@ -312,7 +321,8 @@ class Outbox:
                         (verdict.paused, f"shutdown while the credentials or account are refused: {verdict.reason}")
                     )
                 else:
-                    self._ready.appendleft(Work(verdict.paused, work.failures + 1, work.since or now, work.started))
+                    paused = work.batch.of(verdict.paused)
+                    self._ready.appendleft(Work(paused, work.failures + 1, work.since or now, work.started))
                     self._not_before = now + self._policy.pause(self._denials)
             else:
                 if self._broken:
@@ -320,7 +330,7 @@ class Outbox:
                 self._streak = self._denials = 0
                 self._not_before = 0.0
             if self._closing and self._broken:  # an outage at shutdown: what is left would fail as well
-                left.extend((one.batch, f"shutdown during an outage: {verdict.reason}") for one in self._ready)
+                left.extend((one.batch.items, f"shutdown during an outage: {verdict.reason}") for one in self._ready)
                 self._ready.clear()
         for items, reason in left:
             self._hooks.left(items, reason)

@@ -80,16 +80,30 @@ def _squeeze(text: str) -> str:
     return "".join(text.split())
 
 
+# Most conversions come from few places, so their forms are kept. That keeps nothing about anybody: a city, a region or a
+# postal code is shared by many, and what is kept is not tied to a conversion.
+_of_a_place = lru_cache(maxsize=4096)
+
+
+@_of_a_place
+def place_digest(text: str) -> str:
+    """`digest`, for a city, region, postal code or country."""
+    return digest(text)
+
+
+@_of_a_place
 def compact_place(text: str) -> str:
     """Lower case without punctuation and spaces; accents stay."""
     return _squeeze(_without(_clean(text).lower(), "PS"))
 
 
+@_of_a_place
 def letters(text: str) -> str:
     """Lower case without digits and symbols, trimmed: Google's form of names, cities and regions."""
     return _without(_clean(text).lower(), "PSN").strip()
 
 
+@_of_a_place
 def state_code(region: str, country: str | None) -> str:
     """A region in lower case: the two-letter code in the US, without the country prefix of ISO 3166-2 (`US-CA`)."""
     region = _clean(region)
@@ -100,6 +114,7 @@ def state_code(region: str, country: str | None) -> str:
     return US_STATES.get(compact, compact) if country in (None, "US") else compact
 
 
+@_of_a_place
 def postal(postal_code: str, country: str | None) -> str:
     """A postal code in lower case without spaces and dashes; in the US the first five digits."""
     code = _clean(postal_code).lower()

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from ssl import SSLCertVerificationError
 from typing import Any, Protocol, TextIO
@@ -23,6 +23,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout
 
+from . import payload
 from .pools import Pools, Route, TransportSettings
 from .providers.base import Request, Response
 from .retry import retry_after_seconds
@@ -57,7 +58,7 @@ USER_AGENT = f"python:opentelemetry-exporter-eventflows:{VERSION}"
 
 
 class Transport(Protocol):
-    def send(self, request: Request) -> Response: ...
+    def send(self, request: Request, events: Sequence[bytes]) -> Response: ...
     def close(self) -> None: ...
 
 
@@ -77,11 +78,6 @@ def all_headers(request: Request, *, masked: bool = False) -> dict[str, str]:
     return {"Content-Type": "application/json", "User-Agent": USER_AGENT, **request.headers, **secret}
 
 
-def encode_body(body: Any) -> bytes:
-    """Compact JSON in UTF-8. Not a number (NaN) raises ValueError, since no other parser takes it."""
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
 class HttpTransport:
     """Kept connections to one platform: the pools of `requests`, without its sessions, which take three times as long.
 
@@ -94,12 +90,12 @@ class HttpTransport:
         self._pools = Pools(settings, connections)
         self._routes: dict[str, Route] = {}
 
-    def send(self, request: Request) -> Response:
+    def send(self, request: Request, events: Sequence[bytes]) -> Response:
         try:
             origin, target = _split(secret_url(request))
             route = self._routes.get(origin) or self._open(request, origin)
             headers = all_headers(request)
-            body = encode_body(request.body)
+            body = payload.body(request.envelope, request.events_at, events)
         except SecretUnavailable as problem:
             return Response(0, error=str(problem), sent=False)
         except (OSError, ValueError, requests.RequestException, HTTPError) as problem:
@@ -197,10 +193,9 @@ class ConsoleTransport:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
 
-    def send(self, request: Request) -> Response:
+    def send(self, request: Request, events: Sequence[bytes]) -> Response:  # noqa: ARG002 reason: it has nothing to say
         stream = self._stream or sys.stdout
-        lines = (encode_body(event).decode() for event in request.body["events"])
-        stream.write("".join(f"{line}\n" for line in lines))
+        stream.write("".join(f"{event.decode()}\n" for event in events))
         stream.flush()
         return Response(200)
 

@@ -13,6 +13,8 @@ from eventflows.pii import seal
 from eventflows.providers.base import DELIVERED, Response, Status
 from eventflows.providers.console import ConsoleProvider
 
+from . import body_of
+
 CONSOLE = ConsoleProvider()
 
 
@@ -103,7 +105,7 @@ def test_a_request_prints_each_event_and_goes_nowhere() -> None:
     encoded = [CONSOLE.encode(conversion()), CONSOLE.encode(conversion(value=1))]
     request = ConsoleProvider(endpoint="http://127.0.0.1:8787").request(encoded)
     assert (request.method, request.url) == ("PRINT", "console:")
-    assert request.body == {"events": [one.event for one in encoded]}
+    assert body_of(CONSOLE, *encoded) == {"events": [one.event for one in encoded]}
 
 
 def test_nothing_keeps_a_conversion_from_the_console() -> None:

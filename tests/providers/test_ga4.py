@@ -15,6 +15,8 @@ from eventflows.pii import seal
 from eventflows.providers.base import DELIVERED, NOT_THE_CULPRIT, Outcome, Response, Status, Unencodable
 from eventflows.providers.ga4 import GA4Provider
 
+from . import body_of
+
 TIME = 1_795_455_900_000_000_000
 MICROS = 1_795_455_900_000_000
 CLIENT = {"ga_client_id": "1836402915.1795431201"}
@@ -37,7 +39,7 @@ def sealed(**raw: str | list[str]) -> dict[str, tuple[str, ...]]:
 
 
 def body(event: Conversion, provider: GA4Provider = WEB) -> dict[str, Any]:
-    return dict(provider.request([provider.encode(event)]).body)
+    return body_of(provider, provider.encode(event))
 
 
 def params(event: Conversion, provider: GA4Provider = WEB) -> dict[str, Any]:
@@ -526,8 +528,8 @@ def test_the_secret_is_in_no_repr() -> None:
 def test_the_time_is_on_top_only_where_all_events_share_it() -> None:
     one, same = WEB.encode(conversion()), WEB.encode(conversion(name="y"))
     later = WEB.encode(replace(conversion(), time_unix_nano=TIME + 1_000_000))
-    assert WEB.request([one, same]).body["timestamp_micros"] == MICROS
-    mixed = WEB.request([one, later]).body
+    assert body_of(WEB, one, same)["timestamp_micros"] == MICROS
+    mixed = body_of(WEB, one, later)
     assert "timestamp_micros" not in mixed
     assert [event["timestamp_micros"] for event in mixed["events"]] == [MICROS, MICROS + 1000]
 

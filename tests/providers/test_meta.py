@@ -14,6 +14,8 @@ from eventflows.providers.base import NOT_THE_CULPRIT, Encoded, Outcome, Respons
 from eventflows.providers.meta import MetaProvider
 from eventflows.secret import bearer
 
+from . import body_of
+
 TIME = 1_795_455_900_123_456_789
 META = MetaProvider("123", "t0ken")
 PERSON = {"user.email": "Mara.Lind@Example.com"}
@@ -208,9 +210,14 @@ def test_an_event_in_a_store_may_be_older() -> None:
 
 def test_the_request_keeps_its_secret_apart() -> None:
     provider = MetaProvider("123", "t0ken", "v25.0", test_code="TEST1", partner_agent="shop-1")
-    request = provider.request([Encoded("a", {"n": 1}), Encoded("b", {"n": 2})])
+    events = Encoded({"n": 1}), Encoded({"n": 2})
+    request = provider.request(events)
     assert request.url == "https://graph.facebook.com/v25.0/123/events"
-    assert request.body == {"data": [{"n": 1}, {"n": 2}], "test_event_code": "TEST1", "partner_agent": "shop-1"}
+    assert body_of(provider, *events) == {
+        "data": [{"n": 1}, {"n": 2}],
+        "test_event_code": "TEST1",
+        "partner_agent": "shop-1",
+    }
     assert request.secret_headers == {"Authorization": bearer("t0ken")}
     assert "t0ken" not in repr(request) + repr(provider)
 
@@ -225,7 +232,7 @@ def test_a_newer_version_than_we_know_is_accepted() -> None:
     assert MetaProvider("123", "t0ken", "v27.0").api_version == "v27.0"
 
 
-BATCH = [Encoded(name, {}) for name in "abc"]
+BATCH = [Encoded({})] * 3
 
 
 def failed(code: int, subcode: int | None = None, status: int = 400, **more: Any) -> Response:

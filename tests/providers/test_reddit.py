@@ -15,6 +15,8 @@ from eventflows.providers.base import NOT_THE_CULPRIT, Outcome, Response, Status
 from eventflows.providers.reddit import RedditProvider
 from eventflows.secret import bearer
 
+from . import body_of
+
 TIME = 1_795_455_900_123_456_789
 REDDIT = RedditProvider("a2_f3x9k1", "t0ken")
 UUID = "5d9b6c1e-3f0a-4a77-9a55-0d2f6f1c7b21"
@@ -70,7 +72,7 @@ PURCHASE = conversion(
 
 def test_a_purchase_has_exactly_this_body() -> None:
     """Custom properties have no place, and the hashes are those of Reddit's own examples."""
-    assert REDDIT.request([REDDIT.encode(PURCHASE)]).body == {
+    assert body_of(REDDIT, REDDIT.encode(PURCHASE)) == {
         "data": {
             "events": [
                 {
@@ -345,7 +347,7 @@ def test_consent_to_ads_and_their_data_is_needed_to_send() -> None:
 )
 def test_a_test_is_marked_in_the_body(settings: dict[str, Any], test_id: str | None) -> None:
     provider = RedditProvider("a2_f3x9k1", "t0ken", **settings)
-    data = provider.request([provider.encode(conversion())]).body["data"]
+    data = body_of(provider, provider.encode(conversion()))["data"]
     assert data.get("test_id") == test_id
     assert data.keys() == {"events"} | ({"test_id"} if test_id else set())
 
@@ -378,7 +380,7 @@ def test_events_of_different_people_share_a_request_and_may_be_repeated() -> Non
     encoded = [REDDIT.encode(PURCHASE), REDDIT.encode(conversion())]
     assert [one.envelope for one in encoded] == [{}, {}]
     assert all(one.repeatable for one in encoded)
-    assert len(REDDIT.request(encoded).body["data"]["events"]) == 2
+    assert len(body_of(REDDIT, *encoded)["data"]["events"]) == 2
 
 
 def test_the_limits_are_reddit_s() -> None:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
 from enum import Enum
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ..conversion import Conversion, EventType
 from ..errors import ConfigurationError
@@ -46,8 +47,10 @@ class Unencodable(Exception):
         self.filtered = filtered
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Encoded(NamedTuple):
     """One conversion as the platform wants it.
 
     Attributes:
@@ -56,19 +59,31 @@ class Encoded:
         repeatable: Whether the platform recognises a second delivery of this event as the same one.
     """
 
-    conversion_id: str
     event: dict[str, Any]
-    envelope: Mapping[str, Any] = field(default_factory=dict)
+    envelope: Mapping[str, Any] = _NOTHING
     repeatable: bool = True
+
+
+class Sent(Protocol):
+    """An event that was in a request, as far as its outcome depends on it."""
+
+    @property
+    def repeatable(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request without its secrets in the URL, headers or `repr`; the transport puts them in place."""
+    """An HTTP request around events, which are written already; the transport puts them and the secrets in place.
+
+    Attributes:
+        envelope: The body without its events.
+        events_at: The keys that lead to the list of events in the body; none where the list is the body.
+    """
 
     method: str
     url: str
-    body: Mapping[str, Any]
+    envelope: Mapping[str, Any]
+    events_at: Sequence[str]
     headers: Mapping[str, str] = field(default_factory=dict)
     secret_params: Mapping[str, SecretLike] = field(default_factory=dict, repr=False)
     secret_headers: Mapping[str, SecretLike] = field(default_factory=dict, repr=False)
@@ -121,8 +136,7 @@ class Status(str, Enum):
     UNAUTHORIZED = "unauthorized"  # the credentials or the account, not the event
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The verdict on one event. `reason` is free of the event's values: it is logged and counted."""
 
     status: Status
@@ -133,27 +147,27 @@ DELIVERED = Outcome(Status.DELIVERED)
 NOT_THE_CULPRIT = Outcome(Status.RESEND, "another event of the batch was refused")
 
 
-def all_of(batch: Sequence[Encoded], status: Status, reason: str = "") -> list[Outcome]:
+def all_of(batch: Sequence[Sent], status: Status, reason: str = "") -> list[Outcome]:
     """The same outcome for every event of the batch."""
     return [Outcome(status, reason)] * len(batch)
 
 
-def refused_at(batch: Sequence[Encoded], reasons: Mapping[int, str]) -> list[Outcome]:
+def refused_at(batch: Sequence[Sent], reasons: Mapping[int, str]) -> list[Outcome]:
     """The events at these indices are refused; the rest was not processed and can go again."""
     return [Outcome(Status.REFUSED, reasons[i]) if i in reasons else NOT_THE_CULPRIT for i in range(len(batch))]
 
 
-def unanswered(response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+def unanswered(response: Response, batch: Sequence[Sent]) -> list[Outcome]:
     """No usable answer came: send again what the platform would recognise, or what never reached it."""
     return [
         Outcome(Status.RETRY, response.error)
-        if encoded.repeatable or not response.sent
+        if sent.repeatable or not response.sent
         else Outcome(Status.REFUSED, "the answer was lost, and the platform would count a second delivery twice")
-        for encoded in batch
+        for sent in batch
     ]
 
 
-def by_http_status(response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+def by_http_status(response: Response, batch: Sequence[Sent]) -> list[Outcome]:
     """What an HTTP status means where the body says nothing better."""
     status, reason = response.status, f"HTTP {response.status}"
     if status == 0:
@@ -273,19 +287,17 @@ class Provider:
         raise NotImplementedError
 
     def request(self, batch: Sequence[Encoded]) -> Request:
-        """The request that carries these events, which share one envelope."""
+        """The request that carries these events, which share one envelope; the pipeline puts them into it."""
         raise NotImplementedError
 
-    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
         """One outcome per event of the batch, in its order."""
         raise NotImplementedError
 
 
 def present(**fields: Any) -> dict[str, Any]:
     """A wire object without the keys that have nothing to say (None, empty string, empty collection)."""
-    return {
-        key: value for key, value in fields.items() if value is not None and value != "" and value not in ((), [], {})
-    }
+    return {key: value for key, value in fields.items() if value or value == 0}
 
 
 def scalars(properties: Mapping[str, Any], taken: Iterable[str] = ()) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 from ..conversion import Conversion
-from .base import DELIVERED, Encoded, Outcome, Provider, Request, Response, by_http_status, present
+from .base import DELIVERED, Encoded, Outcome, Provider, Request, Response, Sent, by_http_status, present
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -61,12 +61,12 @@ class ConsoleProvider(Provider):
             properties=_plain(conversion.properties),
             left_out=dict(conversion.left_out),
         )
-        return Encoded(conversion.id, event)
+        return Encoded(event)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:
-        return Request(method=self.METHOD, url=self.URL, body={"events": [encoded.event for encoded in batch]})
+    def request(self, batch: Sequence[Encoded]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
+        return Request(method=self.METHOD, url=self.URL, envelope={}, events_at=("events",))
 
-    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
         return [DELIVERED] * len(batch) if response.status == 200 else by_http_status(response, batch)
 
 

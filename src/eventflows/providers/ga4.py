@@ -25,6 +25,7 @@ from .base import (
     Provider,
     Request,
     Response,
+    Sent,
     Status,
     Unencodable,
     all_of,
@@ -176,27 +177,27 @@ class GA4Provider(Provider):
         event = {"name": name, TIME_FIELD: conversion.time_unix_nano // 1000, "params": params}
         # An app stream deduplicates nothing.
         repeatable = name in DEDUPLICATED and "transaction_id" in params and self.firebase_app_id is None
-        return Encoded(conversion.id, event, self._envelope(conversion), repeatable)
+        return Encoded(event, self._envelope(conversion), repeatable)
 
     def request(self, batch: Sequence[Encoded]) -> Request:
-        body: dict[str, Any] = dict(batch[0].envelope)
+        envelope: dict[str, Any] = dict(batch[0].envelope)
         times = {encoded.event.get(TIME_FIELD) for encoded in batch}
-        if len(times) == 1:
-            body |= present(**{TIME_FIELD: times.pop()})
+        if len(times) == 1 and (time := times.pop()) is not None:
+            envelope[TIME_FIELD] = time
         if self.test_mode:
-            body["validation_behavior"] = TEST_VALIDATION
-        body["events"] = [encoded.event for encoded in batch]
+            envelope["validation_behavior"] = TEST_VALIDATION
         path = "/debug/mp/collect" if self.test_mode else "/mp/collect"
         key = "measurement_id" if self.measurement_id is not None else "firebase_app_id"
         stream = quote(self.measurement_id or self.firebase_app_id or "", safe=":")  # Google wants the colons as such
         return Request(
             method="POST",
             url=f"{self.base_url}{path}?{key}={stream}",
-            body=body,
+            envelope=envelope,
+            events_at=("events",),
             secret_params={"api_secret": self.api_secret or ""},
         )
 
-    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
         status = response.status
         if 200 <= status < 300:
             # All that a 2xx says is that the request arrived; GA4 never tells more.
@@ -377,7 +378,7 @@ def _item(item: Item) -> dict[str, Any]:
 # --- the validation server's answer --------------------------------------------------------------------------------
 
 
-def _validated(response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+def _validated(response: Response, batch: Sequence[Sent]) -> list[Outcome]:
     messages = response.json.get("validationMessages", []) if isinstance(response.json, Mapping) else None
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         return all_of(batch, Status.SUSPECT, "the validation server's answer is not readable")

@@ -8,14 +8,14 @@ https://developers.facebook.com/docs/marketing-api/data-processing-options
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, ClassVar
 
 from ..conversion import Conversion, EventType, Identifiers, Item
 from ..errors import ConfigurationError
-from ..pii import compact_place, digest, mobile_id, postal, state_code
+from ..pii import compact_place, mobile_id, place_digest, postal, state_code
 from ..secret import SecretLike, bearer
 from ..semconv import event_key
 from .base import (
@@ -26,6 +26,7 @@ from .base import (
     Provider,
     Request,
     Response,
+    Sent,
     Status,
     Unencodable,
     all_of,
@@ -68,6 +69,7 @@ WEAK_KEYS = (
     frozenset({"fn", "ge"}),
     frozenset({"ln", "ge"}),
 )
+_ALL_WEAK_KEYS = frozenset().union(*WEAK_KEYS)
 
 _FBC = re.compile(r"fb\.[0-9]\.[0-9]{13}\.(\S+)")  # the third part is in milliseconds
 _FBP = re.compile(r"fb\.[0-9]\.[0-9]{13}\.[0-9]+(?:\.[A-Za-z0-9_-]{2,8})?")
@@ -177,21 +179,26 @@ class MetaProvider(Provider):
         if name == "Purchase" and not {"value", "currency"} <= data.keys():
             raise Unencodable("a purchase needs value and currency")
         user = _user_data(conversion)
-        if any(user.keys() <= weak for weak in WEAK_KEYS):
+        if user.keys() <= _ALL_WEAK_KEYS and any(user.keys() <= weak for weak in WEAK_KEYS):
             raise Unencodable("Meta has nothing to match on: no e-mail, phone, user id, cookie or IP address")
         request, personalised = conversion.request, conversion.consent.ad_personalization is not False
-        event = present(
-            event_name=name,
-            event_time=conversion.time_unix_nano // 10**9,
-            event_id=conversion.id,
-            action_source=conversion.action_source,
-            event_source_url=request.url,
-            referrer_url=request.referrer,
-            user_data=user,
-            custom_data=data,
-            opt_out=None if personalised else True,
-            app_data=self._app_data(conversion) if conversion.action_source == "app" else None,
-        )
+        event: dict[str, Any] = {
+            "event_name": name,
+            "event_time": conversion.time_unix_nano // 10**9,
+            "event_id": conversion.id,
+            "action_source": conversion.action_source,
+            "user_data": user,
+        }
+        if data:
+            event["custom_data"] = data
+        if request.url:
+            event["event_source_url"] = request.url
+        if request.referrer:
+            event["referrer_url"] = request.referrer
+        if not personalised:
+            event["opt_out"] = True
+        if conversion.action_source == "app" and (app := self._app_data(conversion)):
+            event["app_data"] = app
         if conversion.limited_data_use or not personalised:
             # Country and state 0: Meta finds out where the person is, and limits what the law there limits.
             event |= {
@@ -201,21 +208,18 @@ class MetaProvider(Provider):
             }
         elif conversion.limited_data_use is False:
             event["data_processing_options"] = []
-        return Encoded(conversion.id, event)
+        return Encoded(event)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:
+    def request(self, batch: Sequence[Encoded]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
         return Request(
             method="POST",
             url=f"{self.base_url}/{self.api_version}/{self.pixel_id}/events",
-            body=present(
-                data=[encoded.event for encoded in batch],
-                test_event_code=self.test_code,
-                partner_agent=self.partner_agent,
-            ),
+            envelope=present(test_event_code=self.test_code, partner_agent=self.partner_agent),
+            events_at=("data",),
             secret_headers={"Authorization": bearer(self.access_token)},
         )
 
-    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
         body = response.json if isinstance(response.json, Mapping) else {}
         error = body.get("error")
         if not isinstance(error, Mapping):
@@ -230,7 +234,7 @@ class MetaProvider(Provider):
         if code in _AUTHORISATION or (code, subcode) == (100, 33):
             return all_of(batch, Status.UNAUTHORIZED, reason)
         if code != 100:
-            return [replace(outcome, reason=reason) for outcome in by_http_status(response, batch)]
+            return [outcome._replace(reason=reason) for outcome in by_http_status(response, batch)]
         match = _INDEX.search(f"{error.get('message')} {error.get('error_user_msg')}")
         if match and int(match[1]) < len(batch):
             return refused_at(batch, {int(match[1]): reason})
@@ -275,26 +279,32 @@ def _integer(value: Any) -> int:
 
 def _user_data(conversion: Conversion) -> dict[str, Any]:
     user, request, clicks = conversion.user, conversion.request, conversion.clicks
-    mobile = mobile_id(conversion.device.advertising_id or "", str(conversion.properties.get("os.name", "")))
-    fbp = clicks.get("fbp", "")
-    return present(
-        **{key: list(user.sealed.get(form, ())) for key, form in FORMS.items()},
-        **{key: [digest(text)] for key, text in _place(user).items()},
-        client_ip_address=request.client_address,
-        client_user_agent=request.user_agent,
-        fbc=_fbc(conversion),
-        fbp=fbp if _FBP.fullmatch(fbp) else None,
-        madid=mobile[1] if mobile and conversion.action_source == "app" else None,
-    )
+    data: dict[str, Any] = {key: list(digests) for key, form in FORMS.items() if (digests := user.sealed.get(form))}
+    data |= {key: [place_digest(text)] for key, text in _place(user) if text}
+    if request.client_address:
+        data["client_ip_address"] = request.client_address
+    if request.user_agent:
+        data["client_user_agent"] = request.user_agent
+    if clicks:
+        fbp = clicks.get("fbp", "")
+        data |= present(fbc=_fbc(conversion), fbp=fbp if _FBP.fullmatch(fbp) else None)
+    if conversion.action_source == "app" and (advertising_id := conversion.device.advertising_id):
+        mobile = mobile_id(advertising_id, str(conversion.properties.get("os.name", "")))
+        if mobile is not None:
+            data["madid"] = mobile[1]
+    return data
 
 
-def _place(user: Identifiers) -> dict[str, str]:
-    return present(
-        ct=compact_place(user.city or ""),
-        st=state_code(user.region or "", user.country),
-        zp=postal(user.postal_code or "", user.country),
-        country=(user.country or "").lower(),
-    )
+def _place(user: Identifiers) -> Iterator[tuple[str, str]]:
+    country = user.country
+    if user.city:
+        yield "ct", compact_place(user.city)
+    if user.region:
+        yield "st", state_code(user.region, country)
+    if user.postal_code:
+        yield "zp", postal(user.postal_code, country)
+    if country:
+        yield "country", country.lower()
 
 
 def _fbc(conversion: Conversion) -> str | None:
@@ -311,35 +321,54 @@ def _custom_data(conversion: Conversion) -> dict[str, Any]:
     value = conversion.value
     if value is not None:
         value = abs(value) if conversion.type is EventType.REFUND else (value if value >= 0 else None)
-    items = [item for item in conversion.items if item.id]
-    data = present(
-        value=value,
-        currency=conversion.currency if value is not None else None,
-        order_id=conversion.order_id,
-        contents=[_content(item) for item in items],
-        content_ids=[item.id for item in items],
-        content_type=(CONTENT_TYPE(conversion.properties.get("content_type")) or "product") if items else None,
-        num_items=conversion.quantity,
-        search_string=conversion.search_term if conversion.type is EventType.SEARCH else None,
-        coupon=conversion.coupon,
-        tax=conversion.tax,
-        shipping=conversion.shipping,
-    )
+    data = _order(conversion, value)
     for key, custom in conversion.properties.items():
         if key in data or custom is None:
             continue
         # Beyond what it documents Meta takes scalars only.
         convert = TYPED_DATA.get(key, as_text if isinstance(custom, (list, Mapping)) else None)
-        data |= present(**{key: convert(custom) if convert else custom})
+        sent = convert(custom) if convert else custom
+        if sent or sent == 0:
+            data[key] = sent
+    return data
+
+
+def _order(conversion: Conversion, value: float | int | None) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    if value is not None:
+        data["value"] = value
+        if conversion.currency:
+            data["currency"] = conversion.currency
+    if conversion.order_id:
+        data["order_id"] = conversion.order_id
+    if items := [item for item in conversion.items if item.id]:
+        data["contents"] = [_content(item) for item in items]
+        data["content_ids"] = [item.id for item in items]
+        data["content_type"] = CONTENT_TYPE(conversion.properties.get("content_type")) or "product"
+    if conversion.quantity is not None:
+        data["num_items"] = conversion.quantity
+    if conversion.search_term and conversion.type is EventType.SEARCH:
+        data["search_string"] = conversion.search_term
+    if conversion.coupon:
+        data["coupon"] = conversion.coupon
+    if conversion.tax is not None:
+        data["tax"] = conversion.tax
+    if conversion.shipping is not None:
+        data["shipping"] = conversion.shipping
     return data
 
 
 def _content(item: Item) -> dict[str, Any]:
-    return present(
-        id=item.id,
-        quantity=item.quantity if item.quantity is not None else 1,  # required where there is a catalogue
-        item_price=item.price,
-        title=item.name,
-        brand=item.brand,
-        category=item.category,
-    )
+    content: dict[str, Any] = {
+        "id": item.id,
+        "quantity": item.quantity if item.quantity is not None else 1,  # required where there is a catalogue
+    }
+    if item.price is not None:
+        content["item_price"] = item.price
+    if item.name:
+        content["title"] = item.name
+    if item.brand:
+        content["brand"] = item.brand
+    if item.category:
+        content["category"] = item.category
+    return content

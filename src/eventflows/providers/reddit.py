@@ -25,6 +25,7 @@ from .base import (
     Provider,
     Request,
     Response,
+    Sent,
     Status,
     Unencodable,
     all_of,
@@ -64,7 +65,7 @@ TYPES_WITHOUT_PRODUCTS = frozenset({"PAGE_VISIT", "SEARCH"})
 EMAIL_FORM = "email.alnum"
 # One manual hashes the phone number's digits; the specification's example hashes the plus as well.
 PHONE_FORM = "phone.e164"
-EXTERNAL_ID_FORM = "external_id.trim"
+FORMS: Mapping[str, str] = {"email": EMAIL_FORM, "phone_number": PHONE_FORM, "external_id": "external_id.trim"}
 
 # The test id is the one that Event Testing in the Events Manager shows. Without a `test_code` the pixel's id is used,
 # which is an assumption: no public page says that they are the same.
@@ -143,36 +144,40 @@ class RedditProvider(Provider):
         in_store = source == "PHYSICAL_STORE"  # takes neither click id nor browser or device ids
         click_id = None if in_store else conversion.clicks.get("rdt_cid")
         user = _user(conversion, device=not in_store)
-        if not click_id and not MATCH_KEYS & user.keys() and not {"ip_address", "user_agent"} <= user.keys():
+        if not click_id and MATCH_KEYS.isdisjoint(user) and not ("ip_address" in user and "user_agent" in user):
             raise Unencodable(
                 "Reddit has nothing to match on: it needs a click id, an e-mail, phone, user or device id, "
                 "the _rdt_uuid cookie, or an IP address with a user agent"
             )
+        kind = {"tracking_type": tracking_type}
+        if tracking_type == "CUSTOM":
+            kind["custom_event_name"] = CUSTOM_NAMES.get(conversion.type, conversion.name)[:MAX_CUSTOM_NAME]
         event: dict[str, Any] = {
             "event_at": conversion.time_unix_nano // 10**6,
             "action_source": source,
-            "type": {"tracking_type": tracking_type},
+            "type": kind,
+            "metadata": _metadata(conversion, tracking_type),
         }
-        if tracking_type == "CUSTOM":
-            event["type"]["custom_event_name"] = CUSTOM_NAMES.get(conversion.type, conversion.name)[:MAX_CUSTOM_NAME]
-        event |= present(
-            click_id=click_id,
-            event_source_url=conversion.request.url if source == "WEBSITE" else None,
-            referrer_url=conversion.request.referrer,
-            user=user,
-            metadata=_metadata(conversion, tracking_type),
-        )
-        return Encoded(conversion.id, event)
+        if user:
+            event["user"] = user
+        if click_id:
+            event["click_id"] = click_id
+        if source == "WEBSITE" and conversion.request.url:
+            event["event_source_url"] = conversion.request.url
+        if conversion.request.referrer:
+            event["referrer_url"] = conversion.request.referrer
+        return Encoded(event)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:
+    def request(self, batch: Sequence[Encoded]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
         return Request(
             method="POST",
             url=f"{self.base_url}/api/{VERSION}/pixels/{quote(self.pixel_id, safe='')}/conversion_events",
-            body={"data": present(test_id=self.test_id) | {"events": [encoded.event for encoded in batch]}},
+            envelope={"data": present(test_id=self.test_id)},
+            events_at=("data", "events"),
             secret_headers={"Authorization": bearer(self.access_token)},
         )
 
-    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
         if 200 <= response.status < 300:
             return all_of(batch, Status.DELIVERED)
         if response.status == 400:
@@ -185,22 +190,15 @@ class RedditProvider(Provider):
 
 def _user(conversion: Conversion, *, device: bool) -> dict[str, Any]:
     user, request = conversion.user, conversion.request
-
-    def first(form: str) -> str | None:
-        return next(iter(user.sealed.get(form, ())), None)
-
-    found = present(
-        email=first(EMAIL_FORM),
-        phone_number=first(PHONE_FORM),
-        external_id=first(EXTERNAL_ID_FORM),
-        ip_address=request.client_address,  # plain, as in Reddit's own tag, though older clients hashed it
-        user_agent=request.user_agent,
-    )
-    if device:
-        uuid = conversion.clicks.get("rdt_uuid", "").strip()
-        if _UUID.fullmatch(uuid):
-            found["uuid"] = uuid
-        mobile = mobile_id(conversion.device.advertising_id or "", None)
+    found: dict[str, Any] = {key: digests[0] for key, form in FORMS.items() if (digests := user.sealed.get(form))}
+    if request.client_address:
+        found["ip_address"] = request.client_address  # plain, as in Reddit's own tag, though older clients hashed it
+    if request.user_agent:
+        found["user_agent"] = request.user_agent
+    if device and (uuid := conversion.clicks.get("rdt_uuid")) and _UUID.fullmatch(uuid.strip()):
+        found["uuid"] = uuid.strip()
+    if device and (advertising_id := conversion.device.advertising_id):
+        mobile = mobile_id(advertising_id, None)
         if mobile is not None:
             found["idfa" if mobile[0] == "idfa" else "aaid"] = digest(mobile[1])
     if conversion.limited_data_use or conversion.consent.ad_personalization is False:
@@ -221,23 +219,39 @@ def _place(user: Identifiers) -> dict[str, Any]:
 
 
 def _metadata(conversion: Conversion, tracking_type: str) -> dict[str, Any]:
-    revenue = tracking_type in REVENUE_TYPES
-    value = conversion.value
-    if value is not None and conversion.type is EventType.REFUND:
-        value = abs(value)
-    products = () if tracking_type in TYPES_WITHOUT_PRODUCTS else conversion.items
-    return present(
-        conversion_id=conversion.id,
-        order_id=(conversion.order_id or "")[:MAX_ORDER_ID],
-        currency=conversion.currency if revenue else None,
-        value=value if revenue and value is not None and value >= 0 else None,
-        item_count=conversion.quantity if tracking_type in COUNTED_TYPES else None,
-        products=[product for product in map(_product, products) if product],
-    )
+    data: dict[str, Any] = {"conversion_id": conversion.id}
+    if conversion.order_id:
+        data["order_id"] = conversion.order_id[:MAX_ORDER_ID]
+    if tracking_type in REVENUE_TYPES:
+        value = conversion.value
+        if value is not None and conversion.type is EventType.REFUND:
+            value = abs(value)
+        if value is not None and value >= 0:
+            data["value"] = value
+        if conversion.currency:
+            data["currency"] = conversion.currency
+    if conversion.quantity is not None and tracking_type in COUNTED_TYPES:
+        data["item_count"] = conversion.quantity
+    if conversion.items and tracking_type not in TYPES_WITHOUT_PRODUCTS:
+        products = [product for product in map(_product, conversion.items) if product]
+        if products:
+            data["products"] = products
+    return data
 
 
 def _product(item: Item) -> dict[str, Any]:
-    return present(id=item.id, name=item.name, category=item.category, quantity=item.quantity, item_price=item.price)
+    product: dict[str, Any] = {}
+    if item.id:
+        product["id"] = item.id
+    if item.name:
+        product["name"] = item.name
+    if item.category:
+        product["category"] = item.category
+    if item.quantity is not None:
+        product["quantity"] = item.quantity
+    if item.price is not None:
+        product["item_price"] = item.price
+    return product
 
 
 def _refused(body: Any, size: int) -> dict[int, str]:

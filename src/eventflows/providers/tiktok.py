@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..conversion import Conversion, EventType, Item
+from ..conversion import Conversion, EventType, Identifiers, Item
 from ..errors import ConfigurationError
-from ..pii import compact_place, digest, mobile_id, postal, state_code
+from ..pii import compact_place, mobile_id, place_digest, postal, state_code
 from ..secret import SecretLike
 from ..semconv import event_key
 from .base import (
@@ -23,6 +23,7 @@ from .base import (
     Provider,
     Request,
     Response,
+    Sent,
     Status,
     Unencodable,
     all_of,
@@ -48,6 +49,9 @@ CURRENCIES = frozenset(
     "USD VES VND ZAR".split()
 )
 """The closed list. A value in another currency is left out, since its number alone would be read as another amount."""
+
+WEAK_KEYS = frozenset({"ip", "user_agent", "locale", "city", "state", "country"})
+"""An event that has only such keys cannot be matched, but for an address together with a user agent."""
 
 _PARTIAL_SUCCESS = 20001
 _INVALID = 40002
@@ -137,45 +141,43 @@ class TikTokProvider(Provider):
         name = self._event_name(conversion)
         source = self.event_source
         user = self._user(conversion)
-        if not user.keys() - {"ip", "user_agent", "locale", "city", "state", "country"} and not {
-            "ip",
-            "user_agent",
-        } <= (user.keys()):
+        if user.keys() <= WEAK_KEYS and not ("ip" in user and "user_agent" in user):
             raise Unencodable(
                 "TikTok has nothing to match on: it needs an e-mail, phone, id, click id, or IP and user agent"
             )
         request = conversion.request
         if PAGE_REQUIRED and source == "web" and not request.url:
             raise Unencodable("TikTok needs the page's URL: url.full")
-        limited = conversion.limited_data_use
-        if conversion.consent.ad_personalization is False:
-            limited = True
-        event = present(
-            event=name,
-            event_time=conversion.time_unix_nano // 10**9,
-            event_id=conversion.id,
-            user=user,
-            properties=_properties(conversion),
-            page=present(url=request.url, referrer=request.referrer) if source == "web" and request.url else None,
-            app=present(app_id=self.app_id) if source == "app" else None,
-            limited_data_use=limited if source in ("web", "app") else None,
-        )
-        return Encoded(conversion.id, event)
+        event: dict[str, Any] = {
+            "event": name,
+            "event_time": conversion.time_unix_nano // 10**9,
+            "event_id": conversion.id,
+            "user": user,
+        }
+        if data := _properties(conversion):
+            event["properties"] = data
+        if source == "web" and request.url:
+            event["page"] = present(url=request.url, referrer=request.referrer)
+        if source == "app":
+            event["app"] = {"app_id": self.app_id}
+        if source in ("web", "app"):
+            limited = True if conversion.consent.ad_personalization is False else conversion.limited_data_use
+            if limited is not None:
+                event["limited_data_use"] = limited
+        return Encoded(event)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:
+    def request(self, batch: Sequence[Encoded]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
         return Request(
             method="POST",
             url=f"{self.base_url}{PATH}",
-            body=present(
-                event_source=self.event_source,
-                event_source_id=self.pixel_code,
-                test_event_code=self.test_code,
-                data=[encoded.event for encoded in batch],
+            envelope=present(
+                event_source=self.event_source, event_source_id=self.pixel_code, test_event_code=self.test_code
             ),
+            events_at=("data",),
             secret_headers={"Access-Token": self.access_token},
         )
 
-    def outcomes(self, response: Response, batch: Sequence[Encoded]) -> list[Outcome]:
+    def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
         # The body's code decides: errors come with HTTP 200 as well.
         code = response.json.get("code") if isinstance(response.json, Mapping) else None
         if not isinstance(code, int):
@@ -212,57 +214,88 @@ class TikTokProvider(Provider):
         return name
 
     def _user(self, conversion: Conversion) -> dict[str, Any]:
-        sealed, request, clicks = conversion.user.sealed, conversion.request, conversion.clicks
-        known = present(email=list(sealed.get("email.lower", ())), phone=list(sealed.get("phone.e164", ())))
-        if self.event_source == "offline":
-            return known
-        if self.event_source in ("web", "crm"):
-            known |= present(external_id=list(sealed.get("external_id.trim", ())))
-        if self.event_source == "crm":
-            return known
-        locale = _LOCALE.match((request.language or "").replace("_", "-"))
-        browser = present(
-            ip=request.client_address, user_agent=request.user_agent, locale=locale[0] if locale else None
-        )
-        if self.event_source == "app":
-            mobile = mobile_id(conversion.device.advertising_id or "", str(conversion.properties.get("os.name", "")))
-            ids = {mobile[0]: mobile[1]} if mobile else {}
-            vendor_id = conversion.device.vendor_id or ""
-            return known | browser | ids | present(idfv=vendor_id if mobile_id(vendor_id) else None)
-        user = conversion.user
-        zip_code = postal(user.postal_code or "", user.country)
-        return known | present(
-            first_name=next(iter(sealed.get("first_name.unpunctuated", ())), None),
-            last_name=next(iter(sealed.get("last_name.unpunctuated", ())), None),
-            zip_code=digest(zip_code) if zip_code else None,
-            city=compact_place(user.city or ""),
-            state=state_code(user.region or "", user.country),
-            country=(user.country or "").lower(),
-            ttclid=clicks.get("ttclid"),
-            ttp=clicks.get("ttp"),
-            **browser,
-        )
+        sealed, source = conversion.user.sealed, self.event_source
+        known: dict[str, Any] = {}
+        if emails := sealed.get("email.lower"):
+            known["email"] = list(emails)
+        if phones := sealed.get("phone.e164"):
+            known["phone"] = list(phones)
+        if source in ("web", "crm") and (ids := sealed.get("external_id.trim")):
+            known["external_id"] = list(ids)
+        if source == "web":
+            return known | _browser(conversion) | _person(conversion.user) | _clicks(conversion.clicks)
+        return known | _browser(conversion) | _device(conversion) if source == "app" else known
 
 
 _STANDARD_BY_KEY = {event_key(name): name for name in TikTokProvider.STANDARD_EVENTS}
 
 
+def _browser(conversion: Conversion) -> dict[str, Any]:
+    request, known = conversion.request, {}
+    if request.client_address:
+        known["ip"] = request.client_address
+    if request.user_agent:
+        known["user_agent"] = request.user_agent
+    if request.language and (locale := _LOCALE.match(request.language.replace("_", "-"))):
+        known["locale"] = locale[0]
+    return known
+
+
+def _person(user: Identifiers) -> dict[str, Any]:
+    sealed, country, known = user.sealed, user.country, {}
+    if names := sealed.get("first_name.unpunctuated"):
+        known["first_name"] = names[0]
+    if names := sealed.get("last_name.unpunctuated"):
+        known["last_name"] = names[0]
+    if user.postal_code and (zip_code := postal(user.postal_code, country)):
+        known["zip_code"] = place_digest(zip_code)
+    if user.city and (city := compact_place(user.city)):
+        known["city"] = city
+    if user.region and (state := state_code(user.region, country)):
+        known["state"] = state
+    if country:
+        known["country"] = country.lower()
+    return known
+
+
+def _clicks(clicks: Mapping[str, str]) -> dict[str, Any]:
+    return {key: clicks[key] for key in ("ttclid", "ttp") if clicks.get(key)} if clicks else {}
+
+
+def _device(conversion: Conversion) -> dict[str, Any]:
+    device, known = conversion.device, {}
+    if mobile := mobile_id(device.advertising_id or "", str(conversion.properties.get("os.name", ""))):
+        known[mobile[0]] = mobile[1]
+    if device.vendor_id and mobile_id(device.vendor_id):
+        known["idfv"] = device.vendor_id
+    return known
+
+
 def _properties(conversion: Conversion) -> dict[str, Any]:
-    priced = (conversion.currency is None or conversion.currency in CURRENCIES) and (conversion.value or 0) >= 0
-    items = [item for item in conversion.items if item.id or item.name]
-    data = present(
-        value=conversion.value if priced else None,
-        currency=conversion.currency if priced else None,
-        order_id=conversion.order_id,
-        contents=[_content(item) for item in items],
-        content_ids=[item.id for item in items if item.id],
-        content_type=(CONTENT_TYPE(conversion.properties.get("content_type")) or "product") if items else None,
-        num_items=conversion.quantity,
-        search_string=conversion.search_term,
-        coupon=conversion.coupon,
-        tax=conversion.tax,
-        shipping=conversion.shipping,
-    )
+    value, currency = conversion.value, conversion.currency
+    priced = (currency is None or currency in CURRENCIES) and (value or 0) >= 0
+    data: dict[str, Any] = {}
+    if priced and value is not None:
+        data["value"] = value
+    if priced and currency:
+        data["currency"] = currency
+    if conversion.order_id:
+        data["order_id"] = conversion.order_id
+    if items := [item for item in conversion.items if item.id or item.name]:
+        data["contents"] = [_content(item) for item in items]
+        if ids := [item.id for item in items if item.id]:
+            data["content_ids"] = ids
+        data["content_type"] = CONTENT_TYPE(conversion.properties.get("content_type")) or "product"
+    if conversion.quantity is not None:
+        data["num_items"] = conversion.quantity
+    if conversion.search_term:
+        data["search_string"] = conversion.search_term
+    if conversion.coupon:
+        data["coupon"] = conversion.coupon
+    if conversion.tax is not None:
+        data["tax"] = conversion.tax
+    if conversion.shipping is not None:
+        data["shipping"] = conversion.shipping
     for key, custom in conversion.properties.items():
         if key not in data and custom is not None and (priced or key not in ("value", "currency")):
             data |= present(**{key: TYPED_PROPERTIES[key](custom)}) if key in TYPED_PROPERTIES else {key: custom}
@@ -270,11 +303,17 @@ def _properties(conversion: Conversion) -> dict[str, Any]:
 
 
 def _content(item: Item) -> dict[str, Any]:
-    return present(
-        content_id=item.id,
-        content_name=item.name,
-        content_category=item.category,
-        brand=item.brand,
-        price=item.price,
-        quantity=item.quantity,
-    )
+    content: dict[str, Any] = {}
+    if item.id:
+        content["content_id"] = item.id
+    if item.name:
+        content["content_name"] = item.name
+    if item.category:
+        content["content_category"] = item.category
+    if item.brand:
+        content["brand"] = item.brand
+    if item.price is not None:
+        content["price"] = item.price
+    if item.quantity is not None:
+        content["quantity"] = item.quantity
+    return content

@@ -1,0 +1,69 @@
+"""JSON in UTF-8, as requests carry it. An event is written once; what surrounds it in a request is put around its bytes.
+
+With `orjson` (extra `fast`) it is written in a tenth of the time. The bytes mean the same: what `orjson` would write in
+another way, or refuses, is left to the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from json import JSONEncoder
+from typing import Any
+
+try:
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]
+
+# Without the check for circles, which costs a sixth; what holds itself ends in a RecursionError, and is refused as well.
+_standard = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
+
+
+def _encode_standard(value: Any) -> bytes:
+    return _standard.encode(value).encode("utf-8", "replace")  # half a surrogate pair becomes a question mark
+
+
+def _encode_fast(value: Any) -> bytes:
+    try:
+        content = orjson.dumps(value, option=_PLAIN)
+    except TypeError:  # half a surrogate pair, an integer of more than 64 bits, keys that are no strings, or nonsense
+        return _encode_standard(value)
+    # A null may stand for a NaN, which the standard library refuses.
+    return _encode_standard(value) if b"null" in content else content
+
+
+# Dates and dataclasses are no JSON; the standard library does not write them.
+_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME if orjson is not None else 0
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON.
+
+    Raises:
+        ValueError, TypeError, RecursionError: It holds a NaN or infinity, which no other parser takes, or what is no JSON.
+    """
+    return _encode_fast(value) if orjson is not None else _encode_standard(value)
+
+
+def around(envelope: Mapping[str, Any], path: Sequence[str]) -> tuple[bytes, bytes]:
+    """What stands before and behind the events of a body.
+
+    Args:
+        envelope: The body without its events.
+        path: The keys that lead to the list of events; none where the list is the whole body.
+
+    >>> around({"test": 1}, ["data"])
+    (b'{"test":1,"data":[', b']}')
+    """
+    if not path:
+        return b"[", b"]"
+    key, *deeper = path
+    head, tail = around(envelope.get(key, {}), deeper)
+    others = encode({name: value for name, value in envelope.items() if name != key})[:-1]
+    return others + (b"," if len(others) > 1 else b"") + encode(key) + b":" + head, tail + b"}"
+
+
+def body(envelope: Mapping[str, Any], path: Sequence[str], events: Iterable[bytes]) -> bytes:
+    """A request's body around its events, which are JSON already."""
+    head, tail = around(envelope, path)
+    return head + b",".join(events) + tail

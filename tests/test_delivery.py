@@ -1,0 +1,78 @@
+"""From written events to requests, and from answers to what goes again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import eventflows
+from eventflows import MetaProvider
+from eventflows.conversion import Conversion, EventType
+from eventflows.delivery import Entry, judge, requests_of
+from eventflows.mapping import Written, encode
+from eventflows.providers.base import Encoded, Response
+from eventflows.sandbox import Sandbox
+
+from .test_pipeline import FAST, record
+
+NOW = 1_795_455_900_123_456_789
+
+
+class Narrow(MetaProvider):
+    MAX_BATCH: ClassVar[int] = 3
+    MAX_BYTES: ClassVar[int] = 60
+
+
+NARROW = Narrow("123", "abc")
+
+
+def written(text: str, **envelope: Any) -> tuple[Entry, Written]:
+    conversion = Conversion(text, EventType.LEAD, "Lead", NOW)
+    event = {"t": text}
+    return Entry(conversion), Written(Encoded(event, envelope), json.dumps(event, separators=(",", ":")).encode())
+
+
+def texts(batches: Any) -> list[list[str]]:
+    return [[item.entry.conversion.id for item in batch.items] for batch in batches]
+
+
+def test_requests_keep_to_both_limits_and_to_the_order() -> None:
+    """An event that is too long by itself costs its neighbours nothing."""
+    given = ["a", "b", "c", "d", "x" * 20, "y" * 20, "z" * 100, "e"]
+    batches = requests_of(NARROW, map(written, given))
+    assert texts(batches) == [["a", "b", "c"], ["d", "x" * 20], ["y" * 20], ["z" * 100], ["e"]]
+    assert [len(b",".join(batch.events)) <= 60 for batch in batches] == [True, True, True, False, True]
+
+
+def test_only_events_with_the_same_envelope_share_a_request() -> None:
+    given = [written("a", client="1"), written("b", client="2"), written("c", client="1")]
+    assert texts(requests_of(NARROW, given)) == [["a", "c"], ["b"]]
+
+
+def test_what_is_left_of_a_batch_goes_in_the_same_request_unchanged() -> None:
+    (batch,) = requests_of(NARROW, map(written, "abc"))
+    refusal = {"error": {"code": 100, "error_subcode": 2804019, "message": "Unexpected key on $['data'][1]['x']"}}
+    verdict = judge(NARROW, batch.items, Response(400, refusal))
+    assert [(one.entry.conversion.id, one.status) for one in verdict.settled] == [("b", "refused")]
+    (again,) = map(batch.of, verdict.again)
+    assert json.loads(again.body()) == {"data": [{"t": "a"}, {"t": "c"}]}
+    assert again.request is batch.request
+
+
+def test_an_event_in_bytes_is_what_the_provider_made() -> None:
+    conversion = Conversion("c", EventType.PURCHASE, "Purchase", NOW, value=5, currency="EUR", clicks={"fbclid": "x"})
+    result = encode(MetaProvider("1", "t", extra={"custom_data": {"city": "Malmö"}}), conversion, NOW)
+    assert isinstance(result, Written)
+    assert json.loads(result.content) == result.encoded.event
+    assert result.encoded.event["custom_data"] == {"value": 5, "currency": "EUR", "city": "Malmö"}
+
+
+def test_an_event_that_cannot_be_written_costs_only_itself(sandbox: Sandbox) -> None:
+    """The configuration's `extra` may hold anything."""
+    url = f"{sandbox.url}/meta"
+    broken = MetaProvider("123", "abc", endpoint=url, name="meta/broken", extra={"custom_data": {"x": float("nan")}})
+    pipeline = eventflows.configure([broken, MetaProvider("123", "abc", endpoint=url)], retry_on_failure=FAST)
+    record(2)
+    assert eventflows.force_flush(5_000)
+    stats = pipeline.stats()
+    assert (stats["meta/broken"].refused, stats["meta"].delivered) == ({"not encodable (ValueError)": 2}, 2)
