@@ -15,7 +15,7 @@ from opentelemetry._logs import _internal as logs_api
 from opentelemetry.metrics import _internal as metrics_api
 from opentelemetry.util._once import Once
 
-from eventflows import ConsoleProvider, GA4Provider, MetaProvider, RedditProvider, TikTokProvider, metrics, pipeline
+from eventflows import ConsoleProvider, GA4Provider, MetaProvider, RedditProvider, TikTokProvider, metrics, running
 from eventflows.providers.base import Provider
 from eventflows.sandbox import Sandbox
 
@@ -46,9 +46,9 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.delenv(name)
     _forget_globals()
     yield
-    if (running := pipeline.current()) is not None:
-        pipeline.make_current(None)
-        running.shutdown(2_000)
+    if (pipeline := running.current()) is not None:
+        running.make_current(None)
+        pipeline.shutdown(2_000)
     _forget_globals()
 
 

@@ -90,9 +90,8 @@ def test_replay_sends_under_the_same_id_with_todays_mapping(
     encode = MetaProvider.encode
 
     def lenient(self: MetaProvider, conversion: Any) -> Any:
-        from dataclasses import replace
 
-        return encode(self, replace(conversion, currency="SEK"))
+        return encode(self, conversion._replace(currency="SEK"))
 
     monkeypatch.setattr(MetaProvider, "encode", lenient)
     assert run_json(capsys, "dead-letters", "replay", "purchase-2", "--dry-run")[1][0]["status"] == "ready"

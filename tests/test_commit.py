@@ -37,7 +37,7 @@ def tracer(request: pytest.FixtureRequest) -> Iterator[trace.Tracer]:
 
 def counts() -> tuple[int, dict[str, int]]:
     """Delivered and filtered, once all is settled."""
-    pipeline = eventflows.pipeline.current()
+    pipeline = eventflows.running.current()
     assert isinstance(pipeline, Pipeline)
     assert pipeline.force_flush(5_000)
     stats = pipeline.stats()["console"]
@@ -50,7 +50,7 @@ def purchase(order: str = "1", **attributes: Any) -> None:
 
 
 def test_it_waits_for_the_local_root_and_goes_when_that_ends_well(tracer: trace.Tracer) -> None:
-    pipeline = eventflows.pipeline.current()
+    pipeline = eventflows.running.current()
     assert pipeline is not None
     with tracer.start_as_current_span("root"):
         with tracer.start_as_current_span("inner") as span:

@@ -113,7 +113,7 @@ def test_it_is_decided_again_when_the_event_is_sent() -> None:
     )
     eventflows.get_tracer("app").add_event("Purchase", {"order_id": "1"})
     (lane,) = pipeline._lanes
-    assert lane.stats().pending == 1
+    assert pipeline.stats()["console"].pending == 1
     lane._consent = config.settings([ConsoleProvider()], consent={"default": "denied"}).consent
     assert eventflows.force_flush(5_000)
     assert pipeline.stats()["console"].filtered == {DENIED_ADS: 1}

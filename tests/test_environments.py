@@ -92,7 +92,7 @@ def test_what_the_table_cannot_say_is_an_error_at_start(table: Any, name: str | 
     with pytest.raises(ConfigurationError) as raised:
         eventflows.configure([ConsoleProvider()], environments=table, logger_provider=logs_of(name))
     assert message in str(raised.value)
-    assert eventflows.pipeline.current() is None
+    assert eventflows.running.current() is None
 
 
 def test_a_missing_attribute_is_resolved_by_configuration() -> None:
@@ -124,7 +124,7 @@ def test_an_exporter_made_before_its_provider_finds_the_environment_with_the_fir
     set_logger_provider(logs)
     logs.get_logger("app").emit(event_name="Purchase", attributes=PURCHASE)
     assert eventflows.force_flush(10_000)
-    pipeline = eventflows.pipeline.current()
+    pipeline = eventflows.running.current()
     assert pipeline is not None
     assert pipeline.stats()["tiktok"].filtered == filtered
     assert ("the resource has no deployment.environment.name" in caplog.text) is (name is None)

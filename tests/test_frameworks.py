@@ -43,7 +43,7 @@ def purchase(order: str) -> None:
 
 def settled() -> dict[str, int]:
     assert eventflows.force_flush(5_000)
-    pipeline = eventflows.pipeline.current()
+    pipeline = eventflows.running.current()
     assert pipeline is not None
     return dict(pipeline.stats()["console"].filtered)
 
@@ -278,7 +278,7 @@ else:
     with start_worker(app, perform_ping_check=False, pool="solo", loglevel="CRITICAL"):
         main()
         import time
-        pipeline = eventflows.pipeline.current()
+        pipeline = eventflows.running.current()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             stats = pipeline.stats()["console"]
@@ -286,7 +286,7 @@ else:
                 break
             time.sleep(0.05)
 eventflows.force_flush(5000)
-pipeline = eventflows.pipeline.current()
+pipeline = eventflows.running.current()
 print("FILTERED", dict(pipeline.stats()["console"].filtered))
 """
 

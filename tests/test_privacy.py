@@ -253,7 +253,7 @@ def test_where_the_sdk_lets_nobody_be_first_it_says_so_and_strict_refuses_to_sta
     if strict:
         with pytest.raises(ConfigurationError, match=r"privacy\.strict"):
             eventflows.configure([ConsoleProvider()], privacy={"strict": True})
-        assert eventflows.pipeline.current() is None
+        assert eventflows.running.current() is None
     else:
         eventflows.configure([ConsoleProvider()])
         assert "cannot keep personal data from others" in caplog.text

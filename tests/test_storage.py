@@ -261,7 +261,7 @@ def test_the_history_tells_what_became_of_each_event_at_each_provider(sandbox: S
     assert (first.order_id, first.body) == ("4711", None)
     status, reason, *_ = told["purchase-4712"].outcomes["meta"]
     assert (status, reason) == ("refused", "a purchase needs value and currency")
-    assert json.loads(told["purchase-4712"].body or "")["order_id"] == "4712"
+    assert json.loads(told["purchase-4712"].body or "")["attributes"]["order_id"] == "4712"
     late = {name: outcome[0] for name, outcome in told["old"].outcomes.items()}
     assert late == {"meta": "expired", "ga4": "expired", "reddit": "expired", "tiktok": "delivered"}
     assert pipeline.stats()["reddit"].expired == {"too old: reddit takes events of the last 7 days": 1}
@@ -295,7 +295,7 @@ def test_a_forked_child_has_a_journal_of_its_own(sandbox: Sandbox, tmp_path: Pat
     assert eventflows.force_flush(5_000)
     child = os.fork()
     if child == 0:
-        sandbox_gone = eventflows.pipeline.current()
+        sandbox_gone = eventflows.running.current()
         assert sandbox_gone is not None
         for lane in sandbox_gone._lanes:
             lane._queue = type(lane._queue)(flush_interval=600, storage=str(tmp_path))

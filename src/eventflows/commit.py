@@ -13,14 +13,10 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from .conversion import Conversion
 from .lifecycle import still_at_fork
+from .sealing import SealedEvent
 
-SPAN_OK = "span_ok"
-IMMEDIATE = "immediate"
-COMMITS = (IMMEDIATE, SPAN_OK)
 DEFAULT_TIMEOUT = 300.0
-SPAN_FAILED = "span failed"
 _keeping = threading.RLock()  # re-entrant, since a signal handler may record a conversion; held for an assignment only
 still_at_fork(_keeping)
 
@@ -93,13 +89,13 @@ class Fate(Enum):
 class Ticket:
     """A conversion that waits; it is settled once, whoever comes first: the end of the work, the time limit, the shutdown."""
 
-    __slots__ = ("_pid", "_settled", "_settler", "conversion", "deadline", "key")
+    __slots__ = ("_pid", "_settled", "_settler", "deadline", "event", "key")
 
     def __init__(
-        self, key: object, conversion: Conversion, deadline: float, settler: Callable[[Ticket, Fate], None]
+        self, key: object, event: SealedEvent, deadline: float, settler: Callable[[Ticket, Fate], None]
     ) -> None:
         self.key = key
-        self.conversion = conversion
+        self.event = event
         self.deadline = deadline
         self._settler = settler
         self._settled: list[None] = [None]
@@ -123,7 +119,7 @@ class WaitingRoom:
         timeout: Seconds after which one that was told nothing is delivered.
     """
 
-    def __init__(self, settle: Callable[[Conversion, Fate], None], timeout: float) -> None:
+    def __init__(self, settle: Callable[[SealedEvent, Fate], None], timeout: float) -> None:
         self._settle = settle
         self._timeout = timeout
         self.reset()
@@ -138,9 +134,9 @@ class WaitingRoom:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def hold(self, conversion: Conversion, unit: UnitOfWork) -> None:
-        """Let the conversion wait for the end of this unit, and of those that it is a part of."""
-        ticket = Ticket((id(self), conversion.key), conversion, time.monotonic() + self._timeout, self._settled)
+    def hold(self, event: SealedEvent, unit: UnitOfWork) -> None:
+        """Let the event wait for the end of this unit, and of those that it is a part of."""
+        ticket = Ticket((id(self), event.key), event, time.monotonic() + self._timeout, self._settled)
         with self._changed:
             if not self._closed:
                 self._waiting[ticket] = None
@@ -163,7 +159,7 @@ class WaitingRoom:
     def _settled(self, ticket: Ticket, fate: Fate) -> None:
         with self._changed:
             self._waiting.pop(ticket, None)
-        self._settle(ticket.conversion, fate)
+        self._settle(ticket.event, fate)
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._watch, name="EventFlows-commit", daemon=True)

@@ -11,7 +11,6 @@ from opentelemetry.sdk.resources import Resource
 
 from .capture import Rules
 from .checks import boolean, booleans, mapping, one_of, seconds, texts, unknown_key
-from .commit import COMMITS, IMMEDIATE
 from .commit import DEFAULT_TIMEOUT as COMMIT_TIMEOUT
 from .consent import GROUPS, NO_RULES, SEC_GPC_EFFECTS, ConsentPolicy, Regime
 from .conversion import Consent, EventType
@@ -24,7 +23,7 @@ from .providers import provider_class, provider_types
 from .providers.base import Provider
 from .proxies import networks
 from .retry import RetryPolicy
-from .semconv import CONSENT_PURPOSES, STANDARD_EVENTS, event_key
+from .semconv import COMMITS, CONSENT_PURPOSES, IMMEDIATE, STANDARD_EVENTS, event_key
 from .values import flag
 from .visitor import VisitorSettings
 

@@ -8,7 +8,7 @@ provider tells its API about the finer choices (limited data use, personalisatio
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .conversion import Consent, Conversion
 from .pii import state_code
@@ -66,7 +66,7 @@ class ConsentPolicy:
                 limited = True
             elif effect == GPC_DENIED:
                 choices["ad_user_data"] = choices["ad_personalization"] = False
-        return replace(conversion, consent=Consent(**choices), limited_data_use=limited)
+        return conversion._replace(consent=Consent(**choices), limited_data_use=limited)
 
     def _of_region(self, conversion: Conversion) -> Iterable[Regime]:
         country, region = conversion.user.country, conversion.user.region

@@ -13,8 +13,8 @@ from .capture import capture, recognise
 from .context import around
 from .conversion import EventType
 from .mapping import NotSent, encode
-from .pipeline import current
 from .providers.base import Provider
+from .running import current
 from .transport import all_headers, secret_url
 from .values import unix_nano
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import config, pipeline
+from . import config, running
 from . import semconv as sc
 from .conversion import EventType
 from .log import Notices
+from .pipeline import Pipeline
 from .providers.base import Provider
 
 _USER_DATA: Mapping[str, str] = {
@@ -46,7 +47,7 @@ class Tracker:
 
     def __init__(self) -> None:
         self._providers: list[Provider] = []
-        self._own: pipeline.Pipeline | None = None
+        self._own: Pipeline | None = None
 
     def add_provider(self, provider: Provider) -> None:
         """Add a destination, for what is tracked from now on.
@@ -85,8 +86,8 @@ class Tracker:
             Whether the conversion was taken: False where nothing is configured or it is no usable event.
         """
         try:
-            running = self._pipeline()
-            if running is None:
+            pipeline = self._pipeline()
+            if pipeline is None:
                 return False
             attributes: dict[str, Any] = dict(properties or {})
             attributes.update(_attributes(user_data or {}))
@@ -97,34 +98,34 @@ class Tracker:
                 (sc.CONVERSION_EXCLUDE_PROVIDERS, list(exclude_providers) if exclude_providers else None),
             )
             attributes.update((key, value) for key, value in told if value is not None)
-            return running.record(name, attributes, timestamp, always=True) is not None
+            return pipeline.record(name, attributes, timestamp, always=True) is not None
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             _notices.warn("track", "an event could not be tracked: %s", type(problem).__name__)
             return False
 
     def flush(self, timeout_millis: float = 30_000) -> bool:
         """Deliver what is queued; True where everything had its outcome within the timeout."""
-        running = self._own or pipeline.current()
-        return running is None or running.force_flush(timeout_millis)
+        pipeline = self._own or running.current()
+        return pipeline is None or pipeline.force_flush(timeout_millis)
 
     def shutdown(self, timeout_millis: float = 30_000) -> bool:
         """Deliver what is queued and stop. Providers can be added anew afterwards."""
-        running, self._own = self._own or pipeline.current(), None
+        pipeline, self._own = self._own or running.current(), None
         self._providers = []
-        if running is None:
+        if pipeline is None:
             return True
-        if running is pipeline.current():
-            pipeline.make_current(None)
-        return running.shutdown(timeout_millis)
+        if pipeline is running.current():
+            running.make_current(None)
+        return pipeline.shutdown(timeout_millis)
 
-    def _pipeline(self) -> pipeline.Pipeline | None:
+    def _pipeline(self) -> Pipeline | None:
         if not self._providers:
-            return pipeline.required()
+            return running.required()
         if self._own is None:
-            if pipeline.current() is None:
-                self._own = pipeline.shared(config.settings(self._providers))
+            if running.current() is None:
+                self._own = running.shared(config.settings(self._providers))
             else:
-                self._own = pipeline.Pipeline(config.settings(self._providers))
+                self._own = Pipeline(config.settings(self._providers))
         return self._own
 
 

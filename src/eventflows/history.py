@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 from . import journal
+from .capture import conversion_of
 from .config import Settings
-from .conversion import Conversion
 from .delivery import Entry, Settled, judge, requests_of
 from .errors import ConfigurationError
 from .journal import DEAD, Told
@@ -21,7 +21,7 @@ from .pii import seal_all
 from .pools import TransportSettings
 from .providers.base import Provider
 from .routing import filtered
-from .stored import load
+from .sealing import SealedEvent, load
 from .transport import Transport, open_transport
 
 NEVER = "never recorded"
@@ -102,7 +102,7 @@ def _replay(
     written: list[tuple[Entry, Written]] = []
     of_entry: dict[int, DeadLetter] = {}
     for letter in letters:
-        conversion = settings.consent.effective(load(letter.told.body or ""))
+        conversion = settings.consent.effective(conversion_of(load(letter.told.body or "")))
         why = filtered(provider, conversion, send_synthetic=settings.send_synthetic)
         result = NotSent("filtered", why) if why else encode(provider, conversion, time.time_ns())
         if isinstance(result, NotSent):
@@ -232,10 +232,11 @@ def digests_of(values: Iterable[str], default_country: str | None) -> tuple[set[
     return digests, plain
 
 
-def is_of(digests: set[str], plain: set[str]) -> Callable[[Conversion], bool]:
-    """Whether a conversion is of the person whose identifiers these are."""
+def is_of(digests: set[str], plain: set[str]) -> Callable[[SealedEvent], bool]:
+    """Whether an event is of the person whose identifiers these are."""
 
-    def matches(conversion: Conversion) -> bool:
+    def matches(event: SealedEvent) -> bool:
+        conversion = conversion_of(event)
         sealed = conversion.user.sealed.values()
         return any(one in digests for found in sealed for one in found) or not plain.isdisjoint(conversion.user.user_id)
 

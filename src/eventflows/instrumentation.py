@@ -16,15 +16,15 @@ from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider
 
-from . import pipeline as pipelines
-from . import wiring
+from . import running, wiring
 from .context import around, follow_unsampled
 from .frameworks import watch
 from .log import Notices, logger
 from .patching import Patches
-from .pipeline import Pipeline, ordinary
+from .pipeline import Pipeline
 from .processor import OURS, EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
-from .sdk import wants_record
+from .running import ordinary
+from .sdk import sole_log_processor, wants_record
 from .semconv import CONVERSION_TYPE
 
 _SCOPE = "eventflows"
@@ -46,21 +46,24 @@ def add_event(
         timestamp: Unix time in nanoseconds; None is now.
         scope: Name of the instrumentation scope of the log record.
     """
-    pipeline = pipelines.required()
+    pipeline = running.required()
     if pipeline is None:
         return
-    conversion = pipeline.record(name, attributes, timestamp, always=True)
-    if conversion is None:
+    event = pipeline.record(name, attributes, timestamp, always=True)
+    if event is None:
         return
     try:
-        events = _logger(scope)
+        provider = get_logger_provider()
+        if sole_log_processor(provider, EventFlowsLogRecordProcessor):
+            return
+        events = _logger(provider, scope)
         context = set_value(OURS, True, get_current())
         if wants_record(events, name, context):
             events.emit(
-                timestamp=conversion.time_unix_nano,
+                timestamp=event.time_unix_nano,
                 context=context,
                 severity_number=SeverityNumber.INFO,
-                attributes=pipeline.shown(name, attributes, conversion, on_record=True),
+                attributes=pipeline.shown(name, attributes, event, on_record=True),
                 event_name=name,
             )
     except Exception as problem:  # noqa: BLE001 reason: another exporter's failure must not reach the app
@@ -70,10 +73,9 @@ def add_event(
 _loggers: dict[str, tuple[AnyLoggerProvider, Logger]] = {}
 
 
-def _logger(scope: str) -> Logger:
+def _logger(provider: AnyLoggerProvider, scope: str) -> Logger:
     """The scope's logger, asked for once: `get_logger` takes a lock of the SDK that is not re-entrant, on which a conversion
     recorded in a signal handler would wait for ever."""
-    provider = get_logger_provider()
     known = _loggers.get(scope)
     if known is None or known[0] is not provider:
         known = _loggers[scope] = (provider, provider.get_logger(scope))
@@ -110,19 +112,19 @@ def _span_add_event(wrapped: Any, span: Any, args: tuple[Any, ...], kwargs: dict
     attributes = args[1] if len(args) > 1 else kwargs.get("attributes") if kwargs else None
     if type(name) is str and name in ordinary and (not attributes or CONVERSION_TYPE not in attributes):
         return wrapped(*args, **kwargs)
-    pipeline = pipelines.current()
+    pipeline = running.current()
     if pipeline is None or EventFlowsInstrumentor._active is None or not isinstance(name, str):
         return wrapped(*args, **kwargs)
     try:
         if not pipeline.is_conversion(name, attributes):
-            pipelines.remember_ordinary(name)
+            running.remember_ordinary(name)
             return wrapped(*args, **kwargs)
     except Exception:  # noqa: BLE001 reason: attributes of a strange kind are OpenTelemetry's business
         return wrapped(*args, **kwargs)
     timestamp = args[2] if len(args) > 2 else kwargs.get("timestamp")
-    conversion = pipeline.record(name, attributes, timestamp, surrounded=lambda: around(span))
-    shown = pipeline.shown(name, attributes, conversion)
-    return wrapped(name, shown, conversion.time_unix_nano if conversion is not None else timestamp)
+    event = pipeline.record(name, attributes, timestamp, surrounded=lambda: around(span))
+    shown = pipeline.shown(name, attributes, event)
+    return wrapped(name, shown, event.time_unix_nano if event is not None else timestamp)
 
 
 def _start_span(wrapped: Any, _tracer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -224,7 +226,7 @@ class EventFlowsInstrumentor:
 
     def _attach(self, provider: object) -> None:
         """Be in the chain of a provider's processors, and of log processors the first."""
-        pipeline = pipelines.current()
+        pipeline = running.current()
         if pipeline is None or pipeline.is_shut_down:
             return
         processor: object | None = None
@@ -246,7 +248,7 @@ class EventFlowsInstrumentor:
             self._attach(provider)
 
     def _self_test(self) -> None:
-        pipeline = pipelines.current()
+        pipeline = running.current()
         if pipeline is None:
             return
         if not wiring.span_events_are_sealed():

@@ -20,19 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .conversion import Conversion
 from .lifecycle import still_at_fork
-from .stored import dump, load
+from .sealing import SealedEvent, dump, load
 
 DEAD = ("refused", "expired", "dropped")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
-  owed TEXT NOT NULL, filtered TEXT, left INTEGER NOT NULL, body TEXT
+  owed TEXT NOT NULL, left INTEGER NOT NULL, body TEXT
 );
 CREATE TABLE IF NOT EXISTS history (
   seq INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
-  owed TEXT NOT NULL, filtered TEXT
+  owed TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS pending ON event (seq) WHERE left > 0;
 CREATE TABLE IF NOT EXISTS outcome (
@@ -41,16 +40,14 @@ CREATE TABLE IF NOT EXISTS outcome (
 ) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
-_INSERT = (
-    "INSERT INTO event (id, name, order_id, captured_at, owed, filtered, left, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_INSERT = "INSERT INTO event (id, name, order_id, captured_at, owed, left, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _SETTLED = "UPDATE event SET left = left - 1 WHERE seq = ?"
 _DONE = (
     "seq = ? AND left <= 0 AND NOT EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = event.seq"
     " AND o.status IN ('refused', 'expired', 'dropped'))"
 )
 # A row that only lost its body would leave its page half empty for good; one that is gone makes room for others.
-_COPY = f"INSERT INTO history SELECT seq, id, name, order_id, captured_at, owed, filtered FROM event WHERE {_DONE}"  # noqa: S608
+_COPY = f"INSERT INTO history SELECT seq, id, name, order_id, captured_at, owed FROM event WHERE {_DONE}"  # noqa: S608
 _REMOVE = f"DELETE FROM event WHERE {_DONE}"  # noqa: S608
 BUSY_SECONDS = 5.0
 
@@ -81,7 +78,7 @@ class Told:
 
     Attributes:
         outcomes: Provider → `(status, reason, unix nanoseconds, attempts)`; a provider that is owed one has `pending`.
-        body: The sealed conversion as JSON; None once it is delivered everywhere.
+        body: The sealed event as JSON; None once it is delivered everywhere.
     """
 
     path: Path
@@ -125,20 +122,17 @@ class Journal:
         self.found_through = self._appended = int(last)
         self._underway: set[int] = set()
 
-    def append(self, conversion: Conversion, owed: Sequence[str], filtered: str | None) -> int:
-        """Keep a conversion; returns its number.
+    def append(self, event: SealedEvent, owed: str, left: int) -> int:
+        """Keep an event; returns its number.
 
         Args:
-            owed: The providers whose outcomes are to come.
-            filtered: Those that do not get it and why, as JSON.
+            owed: The names of the providers whose outcomes are to come, with commas between.
+            left: How many they are.
 
         Raises:
             sqlite3.Error: It cannot be written, as where the disk is full.
         """
-        values = (
-            conversion.id, conversion.name, conversion.order_id, time.time_ns(), ",".join(owed), filtered, len(owed),
-            dump(conversion) if owed else None,
-        )  # fmt: skip
+        values = (event.id, event.name, event.order_id, time.time_ns(), owed, left, dump(event))
         with self._writing:
             self._appended = seq = int(self._writer.execute(_INSERT, values).lastrowid or 0)
             self._underway.add(seq)
@@ -289,20 +283,14 @@ def files(folder: Path) -> list[Path]:
 
 def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator[Told]:
     """What the journals of a folder know of the events that meet an SQL condition on `event` (as `e`)."""
-    import json
-
     for path in files(folder):
         db = connect(path, writable=False)
         try:
-            columns = "seq, id, name, order_id, captured_at, owed, filtered"
+            columns = "seq, id, name, order_id, captured_at, owed"
             both = f"SELECT {columns}, body FROM event UNION ALL SELECT {columns}, NULL FROM history"  # noqa: S608
             query = f"SELECT * FROM ({both}) AS e WHERE {where} ORDER BY seq"  # noqa: S608 reason: our own constants
-            for seq, event_id, name, order_id, captured_at, owed, filtered, body in db.execute(query, tuple(values)):
-                outcomes: dict[str, tuple[str, str, int, int]] = {
-                    provider: ("filtered", reason, captured_at, 0)
-                    for provider, reason in json.loads(filtered or "{}").items()
-                }
-                outcomes.update((provider, ("pending", "", 0, 0)) for provider in owed.split(",") if provider)
+            for seq, event_id, name, order_id, captured_at, owed, body in db.execute(query, tuple(values)):
+                outcomes: dict[str, tuple[str, str, int, int]] = dict.fromkeys(owed.split(","), ("pending", "", 0, 0))
                 for provider, *rest in db.execute(
                     "SELECT provider, status, reason, settled_at, attempts FROM outcome WHERE seq = ?", (seq,)
                 ):
@@ -330,7 +318,7 @@ def resettle(path: Path, seq: int, provider: str, status: str, reason: str, atte
         db.close()
 
 
-def erase(folder: Path, matches: Callable[[Conversion], bool]) -> int:
+def erase(folder: Path, matches: Callable[[SealedEvent], bool]) -> int:
     """Remove the events of which `matches` is true, with all that is known of them; returns how many."""
     erased = 0
     for path in files(folder):

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from . import routing
+from .backlog import Backlog
 from .consent import ConsentPolicy
 from .conversion import Conversion
 from .delivery import Entry, Item, Settled, erased, outdated, requests_of
@@ -25,18 +26,15 @@ from .pools import TransportSettings
 from .providers.base import Provider
 from .retry import RetryPolicy
 from .sdk import Batcher, InlineBatcher, start_batcher
-from .stats import AFTER_SHUTDOWN, QUEUE_FULL, Ledger, ProviderStats, Tally
-from .stored import load
+from .stats import AFTER_SHUTDOWN, QUEUE_FULL, UNDELIVERED, Ledger, ProviderStats, Tally
 from .telemetry import Telemetry
 from .transport import Transport, open_transport
-
-_LOAD = 1000
 
 
 class Lane:
     """One provider's way from a conversion to its outcome.
 
-    The threads start with the first conversion. `offer` costs the app's thread a counter and an append.
+    The threads start with the first conversion. The app's threads do not come here: `intake` hands over what they recorded.
 
     Attributes:
         log_only: Log the requests instead of sending them: outside production, where the platform has no test facility.
@@ -77,57 +75,82 @@ class Lane:
         self._outbox: Outbox | None = None
         self._transport: Transport | None = None
         self._closed = self._gave_up = False
-        # What is on disk: entries that are in memory as well, and from where on a journal holds more of them.
-        self._loading = threading.Lock()
-        self._settled_meanwhile: set[tuple[int, int]] | None = None
-        self._held: set[tuple[int, int]] = set()
-        self._backlogs: dict[Journal, int] = {}
+        self._backlog = Backlog(self.provider.name, self._changed)
         self._unwritten: list[tuple[Journal, Row]] = []
 
     # --- the app's side
 
     def filtered(self, effective: Conversion) -> str | None:
         """Why this provider does not get the conversion, whose choices of consent hold now; None where it does."""
-        return routing.filtered(self.provider, effective, send_synthetic=self._send_synthetic)
+        try:
+            return routing.filtered(self.provider, effective, send_synthetic=self._send_synthetic)
+        except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others, nor the thread
+            return f"internal error ({type(problem).__name__})"
 
-    def offer(self, entry: Entry, filtered: str | None) -> None:
-        """Count an entry in, and queue it unless it is filtered. Where the queue is full it stays on disk, or is dropped."""
-        full = False
-        kind = entry.conversion.type.value
+    def offer(self, offers: Sequence[tuple[Entry, str | None]]) -> None:
+        """Count entries in, and queue those that are not filtered, for which a reason is given.
+
+        Where the queue is full they stay on disk, or are dropped.
+        """
+        admitted: list[Entry] = []
+        filtered: list[Settled] = []
+        turned_away = 0
+        with self._changed:
+            ledger, room = self._ledger, self._room()
+            for entry, reason in offers:
+                kind = entry.conversion.type.value
+                ledger.captured[kind] += 1
+                if reason is not None:
+                    ledger.settle("filtered", reason, kind)
+                    if entry.journal is not None:
+                        filtered.append(Settled(entry, "filtered", reason))
+                elif room > 0:
+                    room -= 1
+                    admitted.append(entry)
+                else:
+                    reason = AFTER_SHUTDOWN if self._closed else QUEUE_FULL
+                    turned_away += self._turn_away(kind, entry.journal, entry.seq, reason)
+            batcher = self._admit(admitted) if admitted else None
+        if batcher is not None:
+            batcher.emit_all(admitted)
+        if filtered:
+            self._write_outcomes(filtered)
+        self._say_full(turned_away)
+
+    def turn_away(self, kind: str, journal: Journal | None, seq: int, reason: str = QUEUE_FULL) -> None:
+        """Count an event in for which there was no room, or no time, before it could be read."""
         with self._changed:
             self._ledger.captured[kind] += 1
-            if filtered is not None:
-                self._ledger.settle("filtered", filtered, kind)
-                return
-            if self._closed and entry.journal is None:
-                self._ledger.settle("dropped", AFTER_SHUTDOWN, kind)
-                return
-            if self._closed or self._in_memory >= self._queue.queue_size:
-                full = True
-                if entry.journal is None:
-                    self._ledger.settle("dropped", QUEUE_FULL, kind)
-                else:
-                    self._pending += 1
-                    self._journaled += 1
-                    self._backlog(entry.journal, entry.seq - 1)
-            else:
-                batcher = self._admit(entry)
-        if not full:
-            batcher.emit(entry)
-        elif entry.journal is None:
-            self._notices.warn("full", FULL, self.provider.name, self._queue.queue_size)
+            dropped = self._turn_away(kind, journal, seq, reason)
+        self._say_full(dropped)
 
-    def _admit(self, entry: Entry) -> Batcher | InlineBatcher:
-        """Count an entry as in memory; with the lock held."""
-        self._pending += 1
-        self._in_memory += 1
-        if entry.journal is not None:
+    def _turn_away(self, kind: str, journal: Journal | None, seq: int, reason: str) -> int:
+        """There is no room for an entry: it stays in its journal, or is dropped; with the lock held.
+
+        Returns:
+            How many were dropped because the queue is full.
+        """
+        if journal is not None:
+            self._pending += 1
             self._journaled += 1
-            self._held.add((id(entry.journal), entry.seq))
-        return self._batcher or self._start()
+            self._backlog.leave(journal, seq - 1)
+            return 0
+        self._ledger.settle("dropped", reason, kind)
+        return 1 if reason == QUEUE_FULL else 0
 
-    def _backlog(self, journal: Journal, after: int) -> None:
-        self._backlogs[journal] = min(self._backlogs.get(journal, after), after)
+    def _say_full(self, dropped: int) -> None:
+        if dropped:
+            self._notices.warn("full", FULL, self.provider.name, self._queue.queue_size, count=dropped)
+
+    def _admit(self, entries: Sequence[Entry]) -> Batcher | InlineBatcher:
+        """Count entries as in memory; with the lock held."""
+        self._pending += len(entries)
+        self._in_memory += len(entries)
+        for entry in entries:
+            if entry.journal is not None:
+                self._journaled += 1
+                self._backlog.hold(entry)
+        return self._batcher or self._start()
 
     def _start(self) -> Batcher | InlineBatcher:
         name = f"EventFlows-{self.provider.name}"
@@ -206,7 +229,7 @@ class Lane:
             self._pending = kept = self._journaled
             self._in_memory = self._exporting = 0
             if lost:
-                self._ledger.settle("dropped", "not delivered before the end of shutdown", "unknown", lost)
+                self._ledger.settle("dropped", UNDELIVERED, "unknown", lost)
         if lost:
             self._notices.warn("left", LEFT, self.provider.name, count=lost)
         self._notices.tell_held(all_of_them=True)
@@ -221,7 +244,7 @@ class Lane:
     def recover(self, journal: Journal) -> None:
         """There are entries of an earlier process in this journal."""
         with self._changed:
-            self._backlog(journal, 0)
+            self._backlog.leave(journal, 0)
 
     def tend(self) -> None:
         """Load what there is room for, and write outcomes that could not be written before; on the storage's thread."""
@@ -231,61 +254,38 @@ class Lane:
         self._load()
 
     def _load(self) -> None:
-        """Bring entries that are only on disk into memory, while there is room. One thread at a time does it."""
-        if not self._loading.acquire(blocking=False):
-            return
         try:
-            for journal in list(self._backlogs):
-                while not self._closed and (room := self._queue.queue_size - self._in_memory) > 0:
-                    if not self._load_from(journal, min(room, _LOAD)):
-                        break
+            self._backlog.load(self._room, self._admit_loaded, self._unreadable)
         except sqlite3.Error as problem:
             self._notices.warn("load", "%s: the storage cannot be read: %s", self.provider.name, problem)
-        finally:
-            self._settled_meanwhile = None
-            self._loading.release()
 
-    def _load_from(self, journal: Journal, limit: int) -> bool:
-        """Load the next entries of a journal; False where there are no more for now."""
-        with self._changed:
-            self._settled_meanwhile = set()  # what gets its outcome after the query and before the look at it
-            after = self._backlogs[journal]
-        through = journal.offered_through()  # what comes later is on its way to `offer`
-        rows = journal.pending(self.provider.name, after, limit)
-        usable = [row for row in rows if row[0] <= through]
-        self._admit_rows(journal, usable)
-        with self._changed:
-            if self._backlogs[journal] != after:  # more was added below
-                return True
-            if usable:
-                self._backlogs[journal] = usable[-1][0]
-            if len(usable) == len(rows) < limit:
-                del self._backlogs[journal]
-                return False
-            return bool(usable)
+    def _room(self) -> int:
+        return 0 if self._closed else self._queue.queue_size - self._in_memory
 
-    def _admit_rows(self, journal: Journal, rows: Sequence[tuple[int, str]]) -> None:
-        entries = []
-        for seq, body in rows:
-            try:
-                entries.append(Entry(load(body), journal, seq))
-            except (ValueError, TypeError):
-                self._write(journal, [Row(seq, "dropped", "unreadable in the storage")])
-        admitted = []
+    def _admit_loaded(self, entries: Sequence[Entry]) -> None:
         with self._changed:
-            known = self._held | (self._settled_meanwhile or set())
-            for entry in entries:
-                if (id(journal), entry.seq) in known:
-                    continue
-                if entry.seq > journal.found_through:  # counted already, when there was no room for it
-                    self._pending -= 1
+            admitted = [entry for entry in entries if not self._backlog.knows(entry)]
+            for entry in admitted:
+                if entry.journal is not None and entry.seq > entry.journal.found_through:
+                    self._pending -= 1  # counted already, when there was no room for it
                     self._journaled -= 1
                 else:
                     self._ledger.captured[entry.conversion.type.value] += 1
-                batcher = self._admit(entry)
-                admitted.append(entry)
-        for entry in admitted:
-            batcher.emit(entry)
+            batcher = self._admit(admitted) if admitted else None
+        if batcher is not None:
+            batcher.emit_all(admitted)
+
+    def _unreadable(self, journal: Journal, seq: int) -> None:
+        self._write(journal, [Row(seq, "dropped", "unreadable in the storage")])
+
+    def _write_outcomes(self, settled: Sequence[Settled], attempts: int = 0) -> None:
+        by_journal: dict[Journal, list[Row]] = {}
+        for one in settled:
+            if one.entry.journal is not None:
+                row = Row(one.entry.seq, one.status, one.reason, attempts)
+                by_journal.setdefault(one.entry.journal, []).append(row)
+        for journal, rows in by_journal.items():
+            self._write(journal, rows)
 
     def _write(self, journal: Journal, rows: Sequence[Row]) -> None:
         """Write outcomes, or remember to do so."""
@@ -379,13 +379,7 @@ class Lane:
         if not settled:
             return
         told: Counter[tuple[str, str]] = Counter()
-        by_journal: dict[Journal, list[Row]] = {}
-        for one in settled:
-            if one.entry.journal is not None:
-                row = Row(one.entry.seq, one.status, one.reason, attempts)
-                by_journal.setdefault(one.entry.journal, []).append(row)
-        for journal, rows in by_journal.items():
-            self._write(journal, rows)
+        self._write_outcomes(settled, attempts)
         with self._changed:
             for one in settled:
                 in_journal = one.entry.journal is not None
@@ -396,15 +390,12 @@ class Lane:
                 self._exporting -= 1
                 if in_journal:
                     self._journaled -= 1
-                    key = (id(one.entry.journal), one.entry.seq)
-                    self._held.discard(key)
-                    if self._settled_meanwhile is not None:
-                        self._settled_meanwhile.add(key)
+                    self._backlog.release(one.entry)
                 self._ledger.settle(one.status, one.reason, one.entry.conversion.type.value)
                 told[one.status, one.reason] += 1
             if not self._pending:
                 self._changed.notify_all()
-            more = bool(self._backlogs) and self._in_memory < self._queue.queue_size // 2
+            more = self._backlog.waits and self._in_memory < self._queue.queue_size // 2
         if self._telemetry is not None:
             arrived = [one.entry.conversion for one in settled if one.status == "delivered"]
             self._telemetry.delivered(self.provider, arrived)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,7 +42,7 @@ def encode(provider: Provider, conversion: Conversion, now: int) -> Written | No
         limit = MAX_CLOCK_STEP_NS if conversion.timed_here else provider.MAX_AHEAD_NS
         if provider.MAX_AHEAD_NS is not None and limit is not None and ahead > limit:
             return NotSent("refused", "from the future: its timestamp must be in nanoseconds since 1970")
-        conversion = replace(conversion, time_unix_nano=now)
+        conversion = conversion._replace(time_unix_nano=now)
     try:
         encoded = provider.encode(conversion)
         if provider.extra is not None:

@@ -49,7 +49,7 @@ class Unusable(ValueError):
 
 def digest(text: str) -> str:
     """The SHA-256 of the UTF-8 bytes, as 64 lower-case hex digits."""
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256(text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def contains_email(text: str) -> bool:
@@ -66,6 +66,8 @@ def contains_email(text: str) -> bool:
 
 
 def _clean(text: str) -> str:
+    if text.isascii():
+        return text.strip()
     # One composed form, since "é" written in two ways would give two digests.
     return unicodedata.normalize("NFC", text.translate(_INVISIBLE)).strip()
 
@@ -157,8 +159,33 @@ def _email(text: str, _country: str | None) -> dict[str, str]:
 
 
 def _phone(text: str, default_country: str | None) -> dict[str, str]:
-    e164 = _e164(text, default_country)
+    e164 = _written_internationally(text) or _e164(text, default_country)
     return {"phone.digits": e164[1:], "phone.e164": e164}
+
+
+def _calling_code(number: str) -> str | None:
+    return next((number[:n] for n in (1, 2, 3) if number[:n] in CALLING_CODES), None)
+
+
+_PLAIN_CODES = CALLING_CODES - {code for code, trunk in CALLING.values() if trunk not in ("", "0")}
+_PLAIN_CODES -= LEADING_ZERO_CODES | {"54", "370"}  # more than a zero may be dropped there
+_PLAIN_PREFIXES = {f"{n:03}": code for n in range(1000) if (code := _calling_code(f"{n:03}")) in _PLAIN_CODES}
+"""The first three digits of a number → its calling code, where nothing but a zero may stand between it and the number."""
+
+
+def _written_internationally(text: str) -> str | None:
+    """The E.164 form of a number such as `+46 70 123 45 67`, which needs no rules of its country; None for all others."""
+    if text[0] != "+":
+        return None
+    digits = text[1:]
+    if not digits.isdigit():
+        digits = digits.replace(" ", "").replace("-", "")
+    if not (digits.isascii() and digits.isdigit() and 9 <= len(digits) <= 15):
+        return None
+    if digits[0] == "1":
+        return f"+{digits}" if len(digits) == 11 and digits[1] > "1" else None
+    code = _PLAIN_PREFIXES.get(digits[:3])
+    return f"+{digits}" if code is not None and digits[len(code)] != "0" else None
 
 
 def _e164(text: str, default_country: str | None) -> str:
@@ -196,10 +223,6 @@ def _is_bare_international(number: str) -> bool:
     if number.startswith("1"):
         return _BARE_NANP.fullmatch(number) is not None
     return 11 <= len(number) <= 15 and _calling_code(number) is not None
-
-
-def _calling_code(number: str) -> str | None:
-    return next((number[:n] for n in (1, 2, 3) if number[:n] in CALLING_CODES), None)
 
 
 def _international(number: str) -> str:
@@ -328,23 +351,25 @@ def seal(kind: str, value: object, default_country: str | None = None) -> dict[s
     Raises:
         Unusable: The value is neither; the message says why and never holds the value.
     """
-    if isinstance(value, date) and kind == "date_of_birth":
-        value = value.isoformat()
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise Unusable("not a text")
-    text = _clean(str(value))
+    if type(value) is str:
+        text = _clean(value)
+    else:
+        if isinstance(value, date) and kind == "date_of_birth":
+            value = value.isoformat()
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise Unusable("not a text")
+        text = _clean(str(value))
     if not text:
         raise Unusable("empty")
     normalise, forms = _FORMS[kind]
     if len(text) >= 64 and (match := _DIGEST.fullmatch(text)):
         return dict.fromkeys(forms, match[1].lower())
-    normal = normalise(text, default_country)
-    digests: dict[str, str] = {}
-    sealed = {}
-    for form, plain in normal.items():  # most forms of most people are equal: hash each text once
-        if plain not in digests:
-            digests[plain] = digest(plain)
-        sealed[form] = digests[plain]
+    sealed = normalise(text, default_country)
+    last = hexdigest = ""
+    for form, plain in sealed.items():
+        if plain != last:  # most forms of most people are equal: hash each text once
+            last, hexdigest = plain, digest(plain)
+        sealed[form] = hexdigest
     return sealed
 
 

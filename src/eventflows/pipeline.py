@@ -7,34 +7,33 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import baggage, lifecycle
-from .capture import capture, recognise, sealed_attributes, without_persons
-from .commit import COMMITS, SPAN_FAILED, SPAN_OK, Fate, WaitingRoom
+from . import lifecycle
+from .capture import conversion_of, recognise, without_persons
+from .commit import Fate, WaitingRoom
 from .config import Settings, settings
 from .context import Surroundings, around
-from .conversion import Conversion, EventType
+from .conversion import EventType
 from .delivery import Entry
 from .environments import TEST, mode_of, name_in, resource_attributes
 from .errors import ConfigurationError
+from .intake import Arrival, Intake
 from .journal import Journal
 from .lane import Lane
 from .log import Notices, logger
 from .pace import Paces
 from .providers.base import Provider
 from .routing import Seen
-from .semconv import CONVERSION_COMMIT, RECORDED_BY
-from .stats import ProviderStats
+from .sealing import SealedEvent, seal, shown
+from .semconv import COMMITS, CONVERSION_COMMIT, RECORDED_BY, SPAN_OK
+from .stats import QUEUE_FULL, UNDELIVERED, ProviderStats
 from .storage import Storage
 from .telemetry import Telemetry
 from .values import unix_nano
-from .visitor import VisitorSettings, use_settings
 
 
 class Pipeline:
@@ -59,9 +58,11 @@ class Pipeline:
         self._telemetry = Telemetry(self._lanes_here, self._journal) if built_from.telemetry else None
         self._paces = Paces()
         self._lanes = [self._lane(provider) for provider in built_from.providers]
+        self._owed = ",".join(lane.provider.name for lane in self._lanes)
         self._storage: Storage | None = None
         if (folder := built_from.queue.storage) is not None:
             self._storage = Storage(Path(folder), built_from.queue.retention, self._recovered, self._tend)
+        self._intake = Intake(self._route, built_from.queue.queue_size)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.mode: str | None = None
         self._resetting: dict[int, threading.RLock] = {}
@@ -76,6 +77,7 @@ class Pipeline:
         self._name = f"{os.getpid():x}-{secrets.token_hex(4)}"
         self._seen = Seen()
         self._waiting.reset()
+        self._intake.reset()
         if self._storage is not None:
             self._storage.reset()
         self._left_out, self._duplicates = Counter[tuple[str, str]](), 0
@@ -125,8 +127,8 @@ class Pipeline:
         *,
         always: bool = False,
         surrounded: Callable[[], Surroundings] = around,
-    ) -> Conversion | None:
-        """Capture an event if it is a conversion, and hand it to the lanes.
+    ) -> SealedEvent | None:
+        """Seal an event if it is a conversion, and queue it.
 
         Args:
             timestamp: Unix time in nanoseconds; None is now.
@@ -134,7 +136,7 @@ class Pipeline:
             surrounded: Tells what the conversion may take from around it; by default what is current.
 
         Returns:
-            The conversion, also where it was known already; None where the event is none.
+            The sealed event, also where it was known already; None where it is no conversion.
         """
         try:
             self._check_fork()
@@ -145,26 +147,26 @@ class Pipeline:
             if event_type is None:
                 return None
             surroundings = surrounded()
-            conversion = capture(
+            event = seal(
                 name,
                 event_type,
                 attributes,
                 unix_nano(timestamp),
-                self.settings.rules,
+                self.settings.rules.default_country,
                 surroundings.attributes,
                 surroundings.origin,
-                timed_here=timestamp is None,
+                timestamp is None,
             )
             commit = attributes.get(CONVERSION_COMMIT)
             if (commit if commit in COMMITS else self.settings.commit) == SPAN_OK and surroundings.unit is not None:
-                self._waiting.hold(conversion, surroundings.unit)
+                self._waiting.hold(event, surroundings.unit)
             else:
-                self.accept(conversion)
+                self.accept(event)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             self._left_out["event", type(problem).__name__] += 1
             self._notices.warn("capture", "an event could not be captured: %s", type(problem).__name__)
             return None
-        return conversion
+        return event
 
     def has(self, attributes: Mapping[str, Any] | None) -> bool:
         """Whether an event with these attributes went through this pipeline before, and comes back by an exporter."""
@@ -178,7 +180,7 @@ class Pipeline:
         self,
         name: str,
         attributes: Mapping[str, Any] | None,
-        conversion: Conversion | None,
+        event: SealedEvent | None,
         *,
         on_record: bool = False,
     ) -> Mapping[str, Any] | None:
@@ -191,9 +193,8 @@ class Pipeline:
         """
         attributes = attributes or {}
         try:
-            if conversion is not None:
-                request = on_record and not self.settings.privacy.omit_request
-                return {**sealed_attributes(attributes, conversion, request=request), RECORDED_BY: self._name}
+            if event is not None:
+                return shown(event, self._name, around=on_record and not self.settings.privacy.omit_request)
             return without_persons(attributes) if recognise(name, attributes, self.settings.rules) is not None else None
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             self._notices.warn(
@@ -208,47 +209,61 @@ class Pipeline:
                 if self._pid != pid:
                     self._reset()
 
-    def _end_of_work(self, conversion: Conversion, fate: Fate) -> None:
+    def _end_of_work(self, event: SealedEvent, fate: Fate) -> None:
+        self._check_fork()
         if fate is Fate.DUPLICATE:
             self._duplicates += 1
         else:
-            self.accept(conversion, failed=fate is Fate.FAILED)
+            self.accept(event._replace(failed=True) if fate is Fate.FAILED else event)
 
-    def accept(self, conversion: Conversion, *, failed: bool = False) -> bool:
-        """Hand a conversion to the lanes; False where it came before by another way.
-
-        Args:
-            failed: The work in which it was recorded has failed: it is counted and not delivered.
-        """
-        self._check_fork()
-        if self.mode is None:
-            self._find_environment()
+    def accept(self, event: SealedEvent) -> bool:
+        """Write an event down where there is storage, and queue it; False where it came before by another way."""
         # What failed may be tried again under the same id, so it does not count as seen.
-        if not failed and not self._seen.first(conversion):
+        if not event.failed and not self._seen.first(event.key):
             self._duplicates += 1
             return False
-        for attribute, reason in conversion.left_out:
-            self._left_out[attribute, reason] += 1
-            self._notices.warn(f"{attribute}: {reason}", "%s left out of a conversion: %s", attribute, reason)
-        effective = self.settings.consent.effective(conversion)
-        offers = [(lane, lane.filtered(effective) or (SPAN_FAILED if failed else None)) for lane in self._lanes]
-        entry = self._entry(conversion, offers)
-        for lane, filtered in offers:
-            lane.offer(entry, filtered)
-        if entry.journal is not None:
-            entry.journal.offered(entry.seq)
+        storage = self._storage
+        arrival = Arrival(event) if storage is None else storage.keep(event, self._owed, len(self._lanes))
+        if self.is_shut_down:
+            self._route([arrival])
+        elif not self._intake.put(arrival):
+            self._turn_away([arrival], QUEUE_FULL)
         return True
 
-    def _entry(self, conversion: Conversion, offers: Sequence[tuple[Lane, str | None]]) -> Entry:
-        """The conversion as the lanes queue it; with storage, only once it is written there."""
-        if self._storage is None:
-            return Entry(conversion)
-        owed = [lane.provider.name for lane, filtered in offers if filtered is None]
-        filtered = {lane.provider.name: reason for lane, reason in offers if reason is not None}
-        return self._storage.keep(conversion, owed, filtered) or Entry(conversion)
+    def _route(self, arrivals: Sequence[Arrival]) -> None:
+        """Read events, and offer each to every lane; on the intake's thread, or on one that flushes."""
+        if self.mode is None:
+            self._find_environment()
+        lanes, offers = self._lanes, [list[tuple[Entry, str | None]]() for _ in self._lanes]
+        for event, journal, seq in arrivals:
+            conversion = conversion_of(event)
+            for attribute, reason in conversion.left_out:
+                self._left_out[attribute, reason] += 1
+                self._notices.warn(f"{attribute}: {reason}", "%s left out of a conversion: %s", attribute, reason)
+            effective = self.settings.consent.effective(conversion)
+            entry = Entry(conversion, journal, seq)
+            for lane, offered in zip(lanes, offers, strict=True):
+                offered.append((entry, lane.filtered(effective)))
+        for lane, offered in zip(lanes, offers, strict=True):
+            lane.offer(offered)
+        self._offered(arrivals)
+
+    def _turn_away(self, arrivals: Sequence[Arrival], reason: str) -> None:
+        for event, journal, seq in arrivals:
+            for lane in self._lanes:
+                lane.turn_away(event.type.value, journal, seq, reason)
+        self._offered(arrivals)
+
+    @staticmethod
+    def _offered(arrivals: Sequence[Arrival]) -> None:
+        for _, journal, seq in arrivals:
+            if journal is not None:
+                journal.offered(seq)
 
     def _lanes_here(self) -> list[Lane]:
+        """The lanes of this process, once all that was recorded by now has come to them."""
         self._check_fork()
+        self._intake.drain()
         return self._lanes
 
     def _journal(self) -> tuple[int, float] | None:
@@ -271,7 +286,8 @@ class Pipeline:
             ConfigurationError: Its name is taken.
         """
         self.settings = replace(self.settings, providers=settings([*self.settings.providers, provider]).providers)
-        self._lanes = [*self._lanes, self._lane(provider)]
+        self._lanes = [*self._lanes_here(), self._lane(provider)]
+        self._owed = ",".join(lane.provider.name for lane in self._lanes)
         if self.mode == TEST:
             self._test()
 
@@ -288,6 +304,7 @@ class Pipeline:
     @property
     def left_out(self) -> Mapping[tuple[str, str], int]:
         """`(attribute, reason)` → how often that field was not usable."""
+        self._lanes_here()
         return dict(self._left_out)
 
     @property
@@ -304,9 +321,10 @@ class Pipeline:
         """
         self._check_fork()
         deadline = time.monotonic() + timeout_millis / 1000
+        drained = self._intake.drain(deadline)
         for lane in self._lanes:
             lane.flush_soon()
-        return all([lane.wait_settled(deadline) for lane in self._lanes]) and not self._waiting
+        return drained and all([lane.wait_settled(deadline) for lane in self._lanes]) and not self._waiting
 
     def shutdown(self, timeout_millis: float = 30_000) -> bool:
         """Deliver what is queued and take no more; what is left at the timeout stays in the storage, or is counted as dropped.
@@ -321,12 +339,15 @@ class Pipeline:
                 return True
             self.is_shut_down = True
         self._waiting.close()
+        self._intake.drain(deadline)
         for lane in self._lanes:
             lane.close_soon()
+        self._intake.close()
+        self._turn_away(left := self._intake.rest(), UNDELIVERED)
         for detach in self._routes.values():
             detach()
         self._routes.clear()
-        settled = all([lane.close(deadline) for lane in self._lanes])
+        settled = all([lane.close(deadline) for lane in self._lanes]) and not left
         if self._telemetry is not None:
             self._telemetry.ended()
         if self._storage is not None:
@@ -348,73 +369,3 @@ class Pipeline:
         """That route's provider shuts down: flush, and with the last route shut down as well."""
         self._routes.pop(id(route), None)
         return self.force_flush(timeout_millis) if self._routes else self.shutdown(timeout_millis)
-
-
-ordinary: set[str] = set()
-"""Names of events that were no conversions, so that the next costs next to nothing. Another pipeline has other rules."""
-_MAX_ORDINARY = 4096
-_current: Pipeline | None = None
-_rehearsed: ContextVar[Pipeline | None] = ContextVar("eventflows-rehearsal", default=None)
-_notices = Notices()
-
-
-def current() -> Pipeline | None:
-    """The pipeline of this process, if one is configured."""
-    return _rehearsed.get() or _current
-
-
-def remember_ordinary(name: str) -> None:
-    """An event of this name, and without a `conversion.type`, is no conversion."""
-    if len(ordinary) >= _MAX_ORDINARY:
-        ordinary.clear()
-    ordinary.add(name)
-
-
-@contextmanager
-def rehearsal(built_from: Settings) -> Iterator[Pipeline]:
-    """Another pipeline for the code inside, and for that code only."""
-    pipeline = Pipeline(built_from, {})
-    token = _rehearsed.set(pipeline)
-    try:
-        yield pipeline
-    finally:
-        _rehearsed.reset(token)
-        pipeline.shutdown(0)
-
-
-def make_current(pipeline: Pipeline | None) -> None:
-    global _current
-    _current = pipeline
-    ordinary.clear()
-    visitor = pipeline.settings.visitor if pipeline is not None else VisitorSettings()
-    use_settings(visitor)
-    if visitor.baggage:
-        baggage.switch_on()
-    else:
-        baggage.switch_off()
-
-
-def required() -> Pipeline | None:
-    """The pipeline, or a log line that says why nothing is recorded."""
-    running = current()
-    if running is None:
-        _notices.warn("none", "an event was recorded while EventFlows is not configured; it is lost")
-    return running
-
-
-def shared(built_from: Settings, resource: Mapping[str, Any] | None = None) -> Pipeline:
-    """The pipeline of this process, made from these settings where there is none yet.
-
-    Raises:
-        ConfigurationError: As `Pipeline`.
-    """
-    running = _current
-    if running is None or running.is_shut_down:
-        running = Pipeline(built_from, resource)
-        make_current(running)
-        logger.info(
-            "EventFlows delivers conversions to: %s (%s)",
-            ", ".join(provider.name for provider in built_from.providers),
-            running.mode or "environment not known yet",
-        )
-    return running

@@ -21,7 +21,8 @@ from . import config
 from .capture import names_a_person
 from .context import Scope, around, around_ended, ended, follow
 from .log import Notices
-from .pipeline import Pipeline, current, shared
+from .pipeline import Pipeline
+from .running import current, shared
 
 _MAX_RUNNING = 100_000
 _notices = Notices()
@@ -39,7 +40,7 @@ def _pipeline(pipeline: Pipeline | None, providers: Any, options: Mapping[str, A
 
 
 def _record_log(pipeline: Pipeline, record: Any) -> Any:
-    """The conversion of a log record, or None."""
+    """The sealed event of a log record that is a conversion, or None."""
     if not record.event_name:
         return None
     time_unix_nano = record.timestamp or record.observed_timestamp
@@ -70,8 +71,8 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
             return
         if not record.event_name or self._pipeline.has(record.attributes):
             return
-        conversion = _record_log(self._pipeline, record)
-        shown = self._pipeline.shown(record.event_name, record.attributes, conversion, on_record=True)
+        event = _record_log(self._pipeline, record)
+        shown = self._pipeline.shown(record.event_name, record.attributes, event, on_record=True)
         if shown is None:
             return
         attributes: Any = record.attributes

@@ -10,6 +10,8 @@ from .conversion import Conversion, EventType
 from .providers.base import Provider
 from .semconv import SYNTHETIC_TYPES, event_key
 
+SPAN_FAILED = "span failed"
+
 
 def filtered(provider: Provider, conversion: Conversion, *, send_synthetic: bool = False) -> str | None:
     """Why this provider does not get this conversion, or None where it does.
@@ -20,10 +22,12 @@ def filtered(provider: Provider, conversion: Conversion, *, send_synthetic: bool
         conversion: With the choices of consent that hold for it (`ConsentPolicy.effective`).
         send_synthetic: Let through what OpenTelemetry marks as sent by a bot or a test.
     """
-    ids = {provider.name.lower(), provider.TYPE}
-    if conversion.providers is not None and ids.isdisjoint(conversion.providers):
+    if conversion.failed:
+        return SPAN_FAILED
+    ids = (provider.name.lower(), provider.TYPE)
+    if conversion.providers is not None and conversion.providers.isdisjoint(ids):
         return "not among conversion.providers"
-    if not ids.isdisjoint(conversion.exclude_providers):
+    if conversion.exclude_providers and not conversion.exclude_providers.isdisjoint(ids):
         return "in conversion.exclude_providers"
     if provider.events is not None and not _wanted(provider.events, conversion):
         return "not among the provider's events"
@@ -52,10 +56,10 @@ class Seen:
         self._capacity = capacity
         self._latest: dict[tuple[str, str], object] = {}
 
-    def first(self, conversion: Conversion) -> bool:
-        """Remember the conversion; True where it was not known yet. One atomic step, hence no lock."""
+    def first(self, key: tuple[str, str]) -> bool:
+        """Remember a conversion by its event and id; True where it was not known yet. One atomic step, hence no lock."""
         mine = object()
-        is_first = self._latest.setdefault(conversion.key, mine) is mine
+        is_first = self._latest.setdefault(key, mine) is mine
         if len(self._latest) > self._capacity:
             with suppress(StopIteration, RuntimeError):  # another thread may be making room at this moment
                 self._latest.pop(next(iter(self._latest)), None)

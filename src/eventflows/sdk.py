@@ -94,6 +94,12 @@ class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time 
         self._queue.clear()
         self._worker_awaken = _ReentrantEvent()
 
+    def emit_all(self, items: Sequence[Any]) -> None:
+        """Queue many at once, for which there must be room."""
+        self._queue.extendleft(items)
+        if len(self._queue) >= self._max_export_batch_size and not self._worker_awaken.is_set():
+            self._worker_awaken.set()
+
     def flush_soon(self) -> None:
         """Have the background thread export all that is queued, without waiting for it."""
         self._flushing = True
@@ -131,8 +137,8 @@ class InlineBatcher:
         self._export = export
         self._queue: list[Any] = []
 
-    def emit(self, item: Any) -> None:
-        self._queue.append(item)
+    def emit_all(self, items: Sequence[Any]) -> None:
+        self._queue.extend(items)
 
     def flush_soon(self) -> None:
         batch, self._queue = self._queue, []
@@ -199,6 +205,14 @@ def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) ->
     active = provider._active_span_processor
     with active._lock:
         active._span_processors = tuple(p for p in active._span_processors if p is not processor)
+
+
+def sole_log_processor(provider: object, kind: type[LogRecordProcessor]) -> bool:
+    """Whether all that a provider has is one processor of this class, so that nobody else wants a record; False where this
+    SDK does not tell."""
+    multi: Any = getattr(provider, "_multi_log_record_processor", None)
+    chain: Any = getattr(multi, "_log_record_processors", ())
+    return len(chain) == 1 and type(chain[0]) is kind
 
 
 def wants_record(logger: Logger, event_name: str, context: Context) -> bool:

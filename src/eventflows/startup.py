@@ -11,8 +11,9 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
-from . import config, pipeline, wiring
+from . import config, running, wiring
 from .errors import ConfigurationError
+from .pipeline import Pipeline
 from .providers.base import Provider
 
 
@@ -22,7 +23,7 @@ def configure(
     logger_provider: LoggerProvider | None = None,
     tracer_provider: TracerProvider | None = None,
     **options: Any,
-) -> pipeline.Pipeline:
+) -> Pipeline:
     """Start delivering conversions.
 
     Attaches to the LoggerProvider and TracerProvider that the app has, or makes SDK ones where it has none.
@@ -39,22 +40,22 @@ def configure(
     Raises:
         ConfigurationError: A setting is wrong, or a pipeline is running already.
     """
-    existing = pipeline.current()
+    existing = running.current()
     if existing is not None and not existing.is_shut_down:
         raise ConfigurationError("EventFlows is configured already; call eventflows.shutdown() first")
     from_environment = providers is None and not options
     settings = config.from_environment() if from_environment else config.settings(providers, **options)
     resource = getattr(logger_provider or tracer_provider, "resource", None) or _resource()
-    running = pipeline.shared(settings, resource.attributes)
+    pipeline = running.shared(settings, resource.attributes)
     logs = logger_provider or _logger_provider()
     if logs is not None:
-        wiring.seal_logs(logs, running)
+        wiring.seal_logs(logs, pipeline)
         if not wiring.logs_are_sealed_first():
-            wiring.cannot_seal(running, wiring.RAW_LOGS)
+            wiring.cannot_seal(pipeline, wiring.RAW_LOGS)
     spans = tracer_provider or _tracer_provider()
     if spans is not None:
-        wiring.follow_spans(spans, running)
-    return running
+        wiring.follow_spans(spans, pipeline)
+    return pipeline
 
 
 def _resource() -> Resource:
@@ -85,8 +86,8 @@ def _tracer_provider() -> TracerProvider | None:
 
 def force_flush(timeout_millis: float = 30_000) -> bool:
     """Deliver what is queued; True where every conversion had its outcome within the timeout."""
-    running = pipeline.current()
-    return running is None or running.force_flush(timeout_millis)
+    pipeline = running.current()
+    return pipeline is None or pipeline.force_flush(timeout_millis)
 
 
 def shutdown(timeout_millis: float = 30_000) -> bool:
@@ -95,8 +96,8 @@ def shutdown(timeout_millis: float = 30_000) -> bool:
     Returns:
         True where every conversion had its outcome.
     """
-    running = pipeline.current()
-    if running is None:
+    pipeline = running.current()
+    if pipeline is None:
         return True
-    pipeline.make_current(None)
-    return running.shutdown(timeout_millis)
+    running.make_current(None)
+    return pipeline.shutdown(timeout_millis)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from .conversion import Conversion
-from .delivery import Entry
+from .intake import Arrival
 from .journal import SUFFIX, Journal, connect
 from .lifecycle import still_at_fork
 from .log import Notices, logger
+from .sealing import SealedEvent
 
 SCAN_SECONDS = 5.0
 TIDY_SECONDS = 60.0
@@ -69,24 +68,24 @@ class Storage:
                     thread.start()
                     self._thread = thread
 
-    def keep(self, conversion: Conversion, owed: Sequence[str], filtered: Mapping[str, str]) -> Entry | None:
-        """Write a conversion to the journal; None where that is not possible, and then it is in memory only."""
+    def keep(self, event: SealedEvent, owed: str, left: int) -> Arrival:
+        """Write an event to the journal. Where that is not possible it is in memory only."""
         if self._not_before > time.monotonic():
-            return None
+            return Arrival(event)
         try:
             own = self._own or self._open()
-            seq = own.append(conversion, owed, json.dumps(filtered) if filtered else None)
+            seq = own.append(event, owed, left)
         except (sqlite3.Error, OSError) as problem:
             self._not_before = time.monotonic() + REFUSED_SECONDS
             self._lost = True
             self._notices.warn(
                 "refused", "the storage takes nothing (%s): conversions are kept in memory only", str(problem)[:200]
             )
-            return None
+            return Arrival(event)
         if self._lost:
             self._lost = False
             logger.warning("the storage takes conversions again")
-        return Entry(conversion, own, seq)
+        return Arrival(event, own, seq)
 
     def _open(self) -> Journal:
         with self._opening:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -15,11 +16,10 @@ from typing import Any
 from urllib.parse import unquote_plus, urlsplit
 from uuid import UUID
 
-from .commit import COMMITS
 from .conversion import Item
 from .country import alpha_2
 from .pii import Unusable, contains_email
-from .semconv import ACTION_SOURCES
+from .semconv import ACTION_SOURCES, COMMITS
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _MAX_DEPTH = 6
@@ -38,6 +38,8 @@ _ITEM_KEYS: Mapping[str, str] = {
 
 def text(value: object) -> str:
     """A non-empty string without surrounding space; numbers are written out."""
+    if type(value) is str:
+        return value.strip()
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal, UUID)):
@@ -50,7 +52,7 @@ def text(value: object) -> str:
 def identifier(value: object) -> str:
     """A text that is sent as it is, hence never one with an e-mail address in it."""
     found = text(value)
-    if contains_email(found):
+    if ("@" in found or "%40" in found) and contains_email(found):
         raise Unusable("holds an e-mail address")
     return found
 
@@ -66,6 +68,8 @@ def click_id(value: object) -> str:
 
 def number(value: object) -> float | int:
     """A finite number; strings only in the plain form `1234.50`, since `1,234` means two things."""
+    if type(value) is float and value - value == 0.0:
+        return value
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value) if "." in value else int(value)
     elif isinstance(value, Decimal):
@@ -84,7 +88,7 @@ def count(value: object) -> int:
 
 def currency(value: object) -> str:
     code = text(value).upper()
-    if not re.fullmatch("[A-Z]{3}", code):
+    if len(code) != 3 or not (code.isascii() and code.isalpha()):
         raise Unusable("not an ISO 4217 code")
     return code
 
@@ -96,8 +100,19 @@ def country(value: object) -> str:
     return code
 
 
+def is_ipv4(address: str) -> bool:
+    """Whether a text is an IPv4 address in its one usual form; much quicker than `ipaddress`."""
+    try:
+        socket.inet_pton(socket.AF_INET, address)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def client_address(value: object) -> str:
     found = text(value)
+    if is_ipv4(found):
+        return found
     if found.startswith("["):
         found = found[1:].partition("]")[0]
     elif found.count(":") == 1:
@@ -209,25 +224,74 @@ def _item(entry: object) -> Item | None:
             return None
     if not isinstance(entry, Mapping):
         return None
-    found: dict[str, Any] = {}
+    found: list[Any] = [None] * len(Item._fields)
     for key, value in entry.items():
-        name = _ITEM_KEYS.get(key)
-        if name is None or value is None or value == "" or (name in found and key != name):
+        place = _ITEM_PLACES.get(key)
+        if place is None or value is None or value == "":
+            continue
+        index, reader, is_alias = place
+        if is_alias and found[index] is not None:
             continue
         try:
-            if name in ("price", "discount"):
-                found[name] = number(value)
-            elif name == "quantity":
-                found[name] = count(value)
-            else:
-                found[name] = identifier(value)
+            found[index] = reader(value)
         except Unusable:
             continue  # the bad field of an item costs neither the item nor its neighbours
-    return Item(**found)
+    return Item._make(found)
+
+
+_ITEM_READERS: Mapping[str, Callable[[object], Any]] = {"price": number, "discount": number, "quantity": count}
+_ITEM_PLACES: Mapping[str, tuple[int, Callable[[object], Any], bool]] = {
+    key: (Item._fields.index(name), _ITEM_READERS.get(name, identifier), key != name)
+    for key, name in _ITEM_KEYS.items()
+}
+"""Key of an item → its field, how it is read, and whether the key is another spelling, which a field's own name overrides."""
+
+
+def plain_items(value: object) -> list[Any]:
+    """Items as plain JSON data, without what would carry a person in the open."""
+    if isinstance(value, str):
+        value = _json(value)
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise Unusable("not a list of items")
+    found = [plain for entry in value if (plain := _plain_item(entry)) is not None]
+    if value and not found:
+        raise Unusable("not a list of items")
+    return found
+
+
+def _plain_item(entry: object) -> dict[str, Any] | None:
+    if isinstance(entry, str):
+        try:
+            entry = _json(entry)
+        except Unusable:
+            return None
+    if not isinstance(entry, Mapping):
+        return None
+    found: dict[str, Any] = {}
+    for key, value in entry.items():
+        kind = type(value)
+        if (
+            kind is int
+            or (kind is float and value - value == 0.0)
+            or (kind is str and "@" not in value and "%40" not in value)
+        ):
+            found[key] = value
+            continue
+        try:
+            found[key] = custom(value)
+        except Unusable:
+            continue
+    if not all(type(key) is str and "@" not in key for key in found):
+        found = {key: value for key, value in found.items() if isinstance(key, str) and not contains_email(key)}
+    return found
 
 
 def custom(value: object, depth: int = 0) -> Any:
     """A custom property as plain JSON data."""
+    if type(value) is str and "@" not in value and "%40" not in value:
+        return value
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, (bool, int)):

@@ -11,8 +11,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from .config import Settings
 from .errors import ConfigurationError
 from .log import logger
-from .pipeline import Pipeline, current, make_current, rehearsal
+from .pipeline import Pipeline
 from .processor import EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
+from .running import current, make_current, rehearsal
 from .sdk import has_log_processor, has_span_processor, put_first, remove_log_processor, remove_span_processor
 
 _EVENT = "Purchase"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -198,7 +197,7 @@ def test_the_action_source_is_upper_case_and_only_a_website_has_a_url(given: str
 
 
 def test_a_store_s_event_has_no_click_and_no_device() -> None:
-    found = event(replace(PURCHASE, action_source="physical_store", device=Device(advertising_id=IDFA)))
+    found = event(PURCHASE._replace(action_source="physical_store", device=Device(advertising_id=IDFA)))
     assert "click_id" not in found
     assert not {"uuid", "idfa", "aaid"} & found["user"].keys()
     assert {"email", "phone_number", "external_id"} <= found["user"].keys()
@@ -328,7 +327,7 @@ def test_an_order_id_is_cut_to_100_characters_and_an_empty_product_is_left_out()
 )
 def test_limited_data_use_is_asked_for_with_the_place_as_far_as_known(fields: dict[str, Any], options: Any) -> None:
     region, country = fields.pop("place", (None, None)) if "place" in fields else (None, None)
-    user = replace(SOMEONE, region=region, country=country)
+    user = SOMEONE._replace(region=region, country=country)
     assert event(conversion(user=user, **fields))["user"].get("data_processing_options") == options
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ class ConsoleProvider(Provider):
             value=conversion.value,
             currency=conversion.currency,
             order_id=conversion.order_id,
-            items=[present(**asdict(item)) for item in conversion.items],
+            items=[present(**item._asdict()) for item in conversion.items],
             quantity=conversion.quantity,
             search_term=conversion.search_term,
             coupon=conversion.coupon,
@@ -51,10 +51,10 @@ class ConsoleProvider(Provider):
                 postal_code=user.postal_code,
                 country=user.country,
             ),
-            request=present(**asdict(conversion.request)),
-            device=present(**asdict(conversion.device)),
+            request=present(**conversion.request._asdict()),
+            device=present(**conversion.device._asdict()),
             clicks=dict(conversion.clicks),
-            consent=present(**asdict(conversion.consent)),
+            consent=present(**conversion.consent._asdict()),
             limited_data_use=conversion.limited_data_use,
             providers=None if conversion.providers is None else sorted(conversion.providers),
             exclude_providers=sorted(conversion.exclude_providers),

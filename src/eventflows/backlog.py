@@ -1,0 +1,115 @@
+"""The backlog of a lane: entries that are only in a journal, because the memory is full or an earlier process left them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from .capture import conversion_of
+from .delivery import Entry
+from .journal import Journal
+from .sealing import load
+
+_LOAD = 1000
+Key = tuple[int, int]
+
+
+class Backlog:
+    """Knows which entries with a row in a journal are in memory, and from where on a journal holds more of them.
+
+    `leave`, `hold`, `release` and `knows` are called with the lane's lock held.
+
+    Args:
+        provider: Whose outcomes are owed.
+        lock: The lane's.
+    """
+
+    def __init__(self, provider: str, lock: threading.Condition) -> None:
+        self._provider = provider
+        self._lock = lock
+        self._loading = threading.Lock()
+        self._released_meanwhile: set[Key] | None = None
+        self._held: set[Key] = set()
+        self._after: dict[Journal, int] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether a journal may hold more."""
+        return bool(self._after)
+
+    def leave(self, journal: Journal, after: int) -> None:
+        """Entries of this journal beyond that number are not in memory."""
+        self._after[journal] = min(self._after.get(journal, after), after)
+
+    def hold(self, entry: Entry) -> None:
+        """The entry is in memory."""
+        self._held.add((id(entry.journal), entry.seq))
+
+    def release(self, entry: Entry) -> None:
+        """The entry has its outcome."""
+        key = (id(entry.journal), entry.seq)
+        self._held.discard(key)
+        if self._released_meanwhile is not None:
+            self._released_meanwhile.add(key)
+
+    def knows(self, entry: Entry) -> bool:
+        """Whether the entry is in memory, or has got its outcome since the query that found it."""
+        key = (id(entry.journal), entry.seq)
+        return key in self._held or (self._released_meanwhile is not None and key in self._released_meanwhile)
+
+    def load(
+        self,
+        room: Callable[[], int],
+        admit: Callable[[Sequence[Entry]], None],
+        unreadable: Callable[[Journal, int], None],
+    ) -> None:
+        """Bring entries into memory while there is room. One thread at a time does it; another returns at once.
+
+        Args:
+            admit: Given what was found; it asks `knows` what of it is new.
+            unreadable: Told of a row that nobody can read.
+
+        Raises:
+            sqlite3.Error: A journal cannot be read.
+        """
+        if not self._loading.acquire(blocking=False):
+            return
+        try:
+            for journal in list(self._after):
+                while (limit := min(room(), _LOAD)) > 0:
+                    if not self._load_from(journal, limit, admit, unreadable):
+                        break
+        finally:
+            self._released_meanwhile = None
+            self._loading.release()
+
+    def _load_from(
+        self,
+        journal: Journal,
+        limit: int,
+        admit: Callable[[Sequence[Entry]], None],
+        unreadable: Callable[[Journal, int], None],
+    ) -> bool:
+        """Load the next entries of a journal; False where there are no more for now."""
+        with self._lock:
+            self._released_meanwhile = set()
+            after = self._after[journal]
+        through = journal.offered_through()  # what comes later is on its way to the lane
+        rows = journal.pending(self._provider, after, limit)
+        usable = [row for row in rows if row[0] <= through]
+        entries = []
+        for seq, body in usable:
+            try:
+                entries.append(Entry(conversion_of(load(body)), journal, seq))
+            except Exception:  # noqa: BLE001 reason: whatever stands in a file that others can write
+                unreadable(journal, seq)
+        admit(entries)
+        with self._lock:
+            if self._after[journal] != after:  # more was added below
+                return True
+            if usable:
+                self._after[journal] = usable[-1][0]
+            if len(usable) == len(rows) < limit:
+                del self._after[journal]
+                return False
+            return bool(usable)

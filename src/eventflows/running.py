@@ -1,0 +1,83 @@
+"""The pipeline of this process: which one is running, and what goes by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from . import baggage
+from .config import Settings
+from .log import Notices, logger
+from .pipeline import Pipeline
+from .visitor import VisitorSettings, use_settings
+
+ordinary: set[str] = set()
+"""Names of events that were no conversions, so that the next costs next to nothing. Another pipeline has other rules."""
+_MAX_ORDINARY = 4096
+_current: Pipeline | None = None
+_rehearsed: ContextVar[Pipeline | None] = ContextVar("eventflows-rehearsal", default=None)
+_notices = Notices()
+
+
+def current() -> Pipeline | None:
+    """The pipeline of this process, if one is configured."""
+    return _rehearsed.get() or _current
+
+
+def remember_ordinary(name: str) -> None:
+    """An event of this name, and without a `conversion.type`, is no conversion."""
+    if len(ordinary) >= _MAX_ORDINARY:
+        ordinary.clear()
+    ordinary.add(name)
+
+
+@contextmanager
+def rehearsal(built_from: Settings) -> Iterator[Pipeline]:
+    """Another pipeline for the code inside, and for that code only."""
+    pipeline = Pipeline(built_from, {})
+    token = _rehearsed.set(pipeline)
+    try:
+        yield pipeline
+    finally:
+        _rehearsed.reset(token)
+        pipeline.shutdown(0)
+
+
+def make_current(pipeline: Pipeline | None) -> None:
+    global _current
+    _current = pipeline
+    ordinary.clear()
+    visitor = pipeline.settings.visitor if pipeline is not None else VisitorSettings()
+    use_settings(visitor)
+    if visitor.baggage:
+        baggage.switch_on()
+    else:
+        baggage.switch_off()
+
+
+def required() -> Pipeline | None:
+    """The pipeline, or a log line that says why nothing is recorded."""
+    running = current()
+    if running is None:
+        _notices.warn("none", "an event was recorded while EventFlows is not configured; it is lost")
+    return running
+
+
+def shared(built_from: Settings, resource: Mapping[str, Any] | None = None) -> Pipeline:
+    """The pipeline of this process, made from these settings where there is none yet.
+
+    Raises:
+        ConfigurationError: As `Pipeline`.
+    """
+    running = _current
+    if running is None or running.is_shut_down:
+        running = Pipeline(built_from, resource)
+        make_current(running)
+        logger.info(
+            "EventFlows delivers conversions to: %s (%s)",
+            ", ".join(provider.name for provider in built_from.providers),
+            running.mode or "environment not known yet",
+        )
+    return running
