@@ -11,14 +11,14 @@ answer ─ delivered ───────────────────�
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import payload
 from .conversion import Conversion
 from .journal import Journal
-from .mapping import Written, batches, expired
+from .mapping import Written, expired
 from .providers.base import DELIVERED, Outcome, Provider, Request, Response, Status
 
 
@@ -36,16 +36,10 @@ class Entry(NamedTuple):
 
 
 class Item(NamedTuple):
-    """An entry as the platform wants it.
-
-    Attributes:
-        content: The event in JSON.
-        repeatable: Whether the platform recognises a second delivery as the same event.
-    """
+    """An entry, and its event as the platform wants it."""
 
     entry: Entry
-    content: bytes
-    repeatable: bool
+    written: Written
 
 
 class Batch(NamedTuple):
@@ -60,7 +54,7 @@ class Batch(NamedTuple):
 
     @property
     def events(self) -> list[bytes]:
-        return [item.content for item in self.items]
+        return [item.written.content for item in self.items]
 
     def body(self) -> bytes:
         """The request's body, as it goes over the wire."""
@@ -129,7 +123,7 @@ def _outcomes(provider: Provider, response: Response, batch: Sequence[Item]) -> 
             Outcome(Status.RETRY, f"a web page with HTTP {response.status} in place of the platform's answer")
         ] * len(batch)
     try:
-        outcomes = provider.outcomes(response, batch)
+        outcomes = provider.outcomes(response, [item.written for item in batch])
     except Exception as problem:  # noqa: BLE001 reason: answers come from outside, in any shape
         return [Outcome(Status.RETRY, f"unreadable answer ({type(problem).__name__})")] * len(batch)
     if len(outcomes) != len(batch):
@@ -137,22 +131,35 @@ def _outcomes(provider: Provider, response: Response, batch: Sequence[Item]) -> 
     return outcomes
 
 
-def requests_of(provider: Provider, written: Iterable[tuple[Entry, Written]]) -> list[Batch]:
-    """The entries in the requests that the platform takes."""
+def requests_of(provider: Provider, items: Iterable[Item]) -> list[Batch]:
+    """The items in requests: grouped by what the platform wants once per request, and cut to its limits."""
+    groups: dict[bytes, list[Item]] = {}
+    for item in items:
+        envelope = item.written.envelope
+        groups.setdefault(payload.encode(envelope) if envelope else b"", []).append(item)
     return [
-        Batch(
-            provider.request([one.encoded for _, one in batch]),
-            [Item(entry, one.content, one.encoded.repeatable) for entry, one in batch],
-        )
-        for batch in batches(provider, written)
+        Batch(provider.request([item.written for item in batch]), batch)
+        for group in groups.values()
+        for batch in _cut(group, provider.MAX_BATCH, provider.MAX_BYTES)
     ]
+
+
+def _cut(group: Sequence[Item], most: int, most_bytes: int) -> Iterator[Sequence[Item]]:
+    start = size = 0
+    for index, item in enumerate(group):
+        length = len(item.written.content) + 1
+        if index > start and (index - start >= most or size + length > most_bytes):
+            yield group[start:index]
+            start, size = index, 0
+        size += length
+    yield group[start:]
 
 
 def outdated(provider: Provider, items: Sequence[Item], now: int) -> list[Settled]:
     """The outcomes of those that must not go again, because they were erased or have expired since they were written."""
     gone = {id(entry) for entry in erased([item.entry for item in items])}
     settled = []
-    for entry, _, _ in items:
+    for entry, _ in items:
         if id(entry) in gone:
             settled.append(Settled(entry, "filtered", "erased"))
         elif (late := expired(provider, entry.conversion, now)) is not None:

@@ -82,7 +82,7 @@ def render(
             status = "refused" if result.status == "expired" else result.status
             rendered.append(Rendered(provider.name, status, result.reason, left_out=conversion.left_out))
             continue
-        request = provider.request([result.encoded])
+        request = provider.request([result])
         rendered.append(
             Rendered(
                 provider.name,

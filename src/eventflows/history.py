@@ -13,10 +13,10 @@ from typing import TextIO
 from . import journal
 from .capture import conversion_of
 from .config import Settings
-from .delivery import Entry, Settled, judge, requests_of
+from .delivery import Entry, Item, Settled, judge, requests_of
 from .errors import ConfigurationError
 from .journal import DEAD, Told
-from .mapping import NotSent, Written, encode
+from .mapping import NotSent, encode
 from .pii import seal_all
 from .pools import TransportSettings
 from .providers.base import Provider
@@ -99,7 +99,7 @@ def replay(
 def _replay(
     provider: Provider, letters: Sequence[DeadLetter], settings: Settings, deadline: float, dry_run: bool
 ) -> Iterator[Replayed]:
-    written: list[tuple[Entry, Written]] = []
+    items: list[Item] = []
     of_entry: dict[int, DeadLetter] = {}
     for letter in letters:
         conversion = settings.consent.effective(conversion_of(load(letter.told.body or "")))
@@ -114,12 +114,12 @@ def _replay(
         else:
             entry = Entry(conversion, None, len(of_entry))
             of_entry[entry.seq] = letter
-            written.append((entry, result))
-    if not written:
+            items.append(Item(entry, result))
+    if not items:
         return
     transport = open_transport(provider.METHOD, TransportSettings(settings.timeout), 1)
     try:
-        for settled, attempts in _send(provider, written, transport, settings, deadline):
+        for settled, attempts in _send(provider, items, transport, settings, deadline):
             letter = of_entry[settled.entry.seq]
             if settled.status != "not sent":
                 _write(letter, settled.status, settled.reason, attempts)
@@ -130,12 +130,12 @@ def _replay(
 
 def _send(
     provider: Provider,
-    written: Sequence[tuple[Entry, Written]],
+    items: Sequence[Item],
     transport: Transport,
     settings: Settings,
     deadline: float,
 ) -> Iterator[tuple[Settled, int]]:
-    waiting = [(batch, 1) for batch in requests_of(provider, written)]
+    waiting = [(batch, 1) for batch in requests_of(provider, items)]
     while waiting:
         batch, attempt = waiting.pop(0)
         response = transport.send(batch.request, batch.events)

@@ -19,7 +19,7 @@ from .conversion import Conversion
 from .delivery import Entry, Item, Settled, erased, outdated, requests_of
 from .journal import Journal, Row
 from .log import FULL, LEFT, Notices, logger, tell_lost, tell_trouble
-from .mapping import NotSent, Written, count_match_keys, encode
+from .mapping import NotSent, count_match_keys, encode
 from .outbox import RECOVERED, Hooks, Outbox, QueueSettings
 from .pace import Pace
 from .pools import TransportSettings
@@ -301,22 +301,22 @@ class Lane:
 
     def _export(self, entries: list[Entry]) -> None:
         """Take queued entries to the outbox. Never raises: an exception would cost the thread, or the batch its count."""
-        written: list[tuple[Entry, Written]] = []
+        items: list[Item] = []
         settled: list[Settled] = []
         with self._changed:
             self._ledger.handed_over += len(entries)
             self._exporting += len(entries)
         try:
             self._notices.tell_held()
-            written, settled = self._prepare(entries)
+            items, settled = self._prepare(entries)
             self._settle(settled)
-            self._count_match_keys(written)
-            requests = requests_of(self.provider, written)
+            self._count_match_keys(items)
+            requests = requests_of(self.provider, items)
             if self.log_only:
                 for batch in requests:
                     logger.info("%s, test environment, not sent: %s", self.provider.name, batch.body().decode())
                 reason = "test environment: logged, not sent"
-                self._settle([Settled(entry, "filtered", reason) for entry, _ in written])
+                self._settle([Settled(item.entry, "filtered", reason) for item in items])
             elif self._outbox is not None:
                 self._outbox.submit(requests)
         except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
@@ -324,10 +324,10 @@ class Lane:
             reason = f"internal error ({type(problem).__name__})"
             self._settle([Settled(entry, "dropped", reason) for entry in entries if id(entry) not in done])
 
-    def _prepare(self, entries: Sequence[Entry]) -> tuple[list[tuple[Entry, Written]], list[Settled]]:
+    def _prepare(self, entries: Sequence[Entry]) -> tuple[list[Item], list[Settled]]:
         """The entries as the platform wants them now, and the outcomes of those that need no request."""
         now = time.time_ns()
-        written: list[tuple[Entry, Written]] = []
+        items: list[Item] = []
         settled = [Settled(entry, "filtered", "erased") for entry in erased(entries)]
         gone = {id(one.entry) for one in settled}
         for entry in entries:
@@ -341,14 +341,14 @@ class Lane:
             if isinstance(result, NotSent):
                 settled.append(Settled(entry, result.status, result.reason))
             else:
-                written.append((entry, result))
-        return written, settled
+                items.append(Item(entry, result))
+        return items, settled
 
-    def _count_match_keys(self, written: Sequence[tuple[Entry, Written]]) -> None:
+    def _count_match_keys(self, items: Sequence[Item]) -> None:
         if self._telemetry is not None:
-            found = count_match_keys((entry.conversion for entry, _ in written), self.provider.MATCH_KEYS)
+            found = count_match_keys((item.entry.conversion for item in items), self.provider.MATCH_KEYS)
             with self._changed:
-                self._ledger.mapped += len(written)
+                self._ledger.mapped += len(items)
                 self._ledger.match_keys.update(found)
 
     def _recheck(self, items: Sequence[Item]) -> Sequence[Item]:

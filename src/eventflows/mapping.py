@@ -1,15 +1,15 @@
-"""From conversions to requests: encode each with the provider, check its age, group, and cut to size. Pure."""
+"""From conversions to what is sent: check a conversion's age, encode it with the provider, and write it. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from . import payload
 from .conversion import Conversion
-from .providers.base import DAY_NS, Encoded, Provider, Unencodable
+from .providers.base import DAY_NS, Provider, Unencodable
 
 MAX_CLOCK_STEP_NS = DAY_NS
 """An event with our own time that is ahead by no more was recorded before the clock was set back; it is sent as of now."""
@@ -23,10 +23,12 @@ class NotSent(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A conversion as the platform wants it, also in bytes, which is what is kept of it until it is settled."""
+    """An encoded event as it is kept until it is settled: its bytes, which take a third of the room of its object."""
 
-    encoded: Encoded
     content: bytes
+    envelope: Mapping[str, Any]
+    repeatable: bool
+    common: Mapping[str, Any]
 
 
 def encode(provider: Provider, conversion: Conversion, now: int) -> Written | NotSent:
@@ -44,10 +46,10 @@ def encode(provider: Provider, conversion: Conversion, now: int) -> Written | No
             return NotSent("refused", "from the future: its timestamp must be in nanoseconds since 1970")
         conversion = conversion._replace(time_unix_nano=now)
     try:
-        encoded = provider.encode(conversion)
+        event, envelope, repeatable, common = provider.encode(conversion)
         if provider.extra is not None:
-            encoded = encoded._replace(event=merged(encoded.event, provider.extra))
-        return Written(encoded, payload.encode(encoded.event))
+            event = merged(event, provider.extra)
+        return Written(payload.encode(event), envelope, repeatable, common)
     except Unencodable as problem:
         return NotSent("filtered" if problem.filtered else "refused", problem.reason)
     except Exception as problem:  # noqa: BLE001 reason: one event's mapping must not cost its neighbours
@@ -81,11 +83,12 @@ _Known = tuple[tuple[str, ...], tuple[str, ...], tuple[bool, ...]]
 def _known(conversion: Conversion) -> _Known:
     """What is known of the person, without its values: there are few such combinations, and many conversions."""
     user, request, device = conversion.user, conversion.request, conversion.device
-    values = (
-        request.client_address, request.user_agent, user.city, user.region, user.postal_code, user.country,
-        device.advertising_id, device.app_instance_id,
+    others = (
+        request.client_address is not None, request.user_agent is not None, user.city is not None,
+        user.region is not None, user.postal_code is not None, user.country is not None,
+        device.advertising_id is not None, device.app_instance_id is not None,
     )  # fmt: skip
-    return tuple(user.sealed), tuple(conversion.clicks), tuple(map(bool, values))
+    return tuple(user.sealed), tuple(conversion.clicks), others
 
 
 @lru_cache(maxsize=256)
@@ -107,25 +110,3 @@ def merged(event: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
         known = result.get(key)
         result[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
     return result
-
-
-T = TypeVar("T")
-
-
-def batches(provider: Provider, written: Iterable[tuple[T, Written]]) -> Iterator[list[tuple[T, Written]]]:
-    """Group by what the platform wants once per request, and cut each group to the provider's limits."""
-    groups: dict[bytes, list[tuple[T, Written]]] = {}
-    for one in written:
-        envelope = one[1].encoded.envelope
-        groups.setdefault(payload.encode(envelope) if envelope else b"", []).append(one)
-    for group in groups.values():
-        size = 0
-        batch: list[tuple[T, Written]] = []
-        for one in group:
-            length = len(one[1].content) + 1
-            if batch and (len(batch) >= provider.MAX_BATCH or size + length > provider.MAX_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(one)
-            size += length
-        yield batch

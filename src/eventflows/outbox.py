@@ -273,7 +273,7 @@ class Outbox:
             if exchange is not None:
                 exchange.to(request)
             response = self._transport.send(request, events)
-            if response.dropped and all(item.repeatable for item in batch.items):
+            if response.dropped and all(item.written.repeatable for item in batch.items):
                 response = self._transport.send(request, events)  # it was idle for too long; a new one is made
         except Exception as problem:  # noqa: BLE001 reason: what somebody else's provider wants must not cost the lane its thread
             return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)

@@ -88,12 +88,6 @@ _of_a_place = lru_cache(maxsize=4096)
 
 
 @_of_a_place
-def place_digest(text: str) -> str:
-    """`digest`, for a city, region, postal code or country."""
-    return digest(text)
-
-
-@_of_a_place
 def compact_place(text: str) -> str:
     """Lower case without punctuation and spaces; accents stay."""
     return _squeeze(_without(_clean(text).lower(), "PS"))
@@ -123,6 +117,13 @@ def postal(postal_code: str, country: str | None) -> str:
     if country == "US" or (country is None and re.fullmatch(r"\d{5}-\d{4}", code)):
         return code[:5]
     return re.sub(r"[\s\-\u2010-\u2015]", "", code)
+
+
+@_of_a_place
+def place_digest(form: Callable[..., str], *given: str | None) -> str:
+    """The digest of a city, region, postal code or country in one of the forms above; empty where nothing is left of it."""
+    text = form(*given)
+    return digest(text) if text else ""
 
 
 _MOBILE_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

@@ -57,18 +57,24 @@ class Encoded(NamedTuple):
         event: The wire object of the event itself.
         envelope: What the platform wants once per request; only events with equal envelopes share a request.
         repeatable: Whether the platform recognises a second delivery of this event as the same one.
+        common: What the request says as well where all its events say the same.
     """
 
     event: dict[str, Any]
     envelope: Mapping[str, Any] = _NOTHING
     repeatable: bool = True
+    common: Mapping[str, Any] = _NOTHING
 
 
 class Sent(Protocol):
-    """An event that was in a request, as far as its outcome depends on it."""
+    """An event in a request: what `Encoded` says of it, but for its object, which is written already."""
 
     @property
+    def envelope(self) -> Mapping[str, Any]: ...
+    @property
     def repeatable(self) -> bool: ...
+    @property
+    def common(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +292,7 @@ class Provider:
         """
         raise NotImplementedError
 
-    def request(self, batch: Sequence[Encoded]) -> Request:
+    def request(self, batch: Sequence[Sent]) -> Request:
         """The request that carries these events, which share one envelope; the pipeline puts them into it."""
         raise NotImplementedError
 

@@ -63,7 +63,7 @@ class ConsoleProvider(Provider):
         )
         return Encoded(event)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
+    def request(self, batch: Sequence[Sent]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
         return Request(method=self.METHOD, url=self.URL, envelope={}, events_at=("events",))
 
     def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:

@@ -174,16 +174,16 @@ class GA4Provider(Provider):
     def encode(self, conversion: Conversion) -> Encoded:
         name = self._event_name(conversion)
         params = _params(conversion, name, self)
-        event = {"name": name, TIME_FIELD: conversion.time_unix_nano // 1000, "params": params}
+        time = {TIME_FIELD: conversion.time_unix_nano // 1000}
+        event = {"name": name, **time, "params": params}
         # An app stream deduplicates nothing.
         repeatable = name in DEDUPLICATED and "transaction_id" in params and self.firebase_app_id is None
-        return Encoded(event, self._envelope(conversion), repeatable)
+        return Encoded(event, self._envelope(conversion), repeatable, time)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:
-        envelope: dict[str, Any] = dict(batch[0].envelope)
-        times = {encoded.event.get(TIME_FIELD) for encoded in batch}
-        if len(times) == 1 and (time := times.pop()) is not None:
-            envelope[TIME_FIELD] = time
+    def request(self, batch: Sequence[Sent]) -> Request:
+        envelope, common = dict(batch[0].envelope), batch[0].common
+        if all(one.common == common for one in batch):
+            envelope |= common
         if self.test_mode:
             envelope["validation_behavior"] = TEST_VALIDATION
         path = "/debug/mp/collect" if self.test_mode else "/mp/collect"

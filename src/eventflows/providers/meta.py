@@ -8,7 +8,7 @@ https://developers.facebook.com/docs/marketing-api/data-processing-options
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, ClassVar
@@ -210,7 +210,7 @@ class MetaProvider(Provider):
             event["data_processing_options"] = []
         return Encoded(event)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
+    def request(self, batch: Sequence[Sent]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
         return Request(
             method="POST",
             url=f"{self.base_url}/{self.api_version}/{self.pixel_id}/events",
@@ -280,11 +280,11 @@ def _integer(value: Any) -> int:
 def _user_data(conversion: Conversion) -> dict[str, Any]:
     user, request, clicks = conversion.user, conversion.request, conversion.clicks
     data: dict[str, Any] = {key: list(digests) for key, form in FORMS.items() if (digests := user.sealed.get(form))}
-    data |= {key: [place_digest(text)] for key, text in _place(user) if text}
     if request.client_address:
         data["client_ip_address"] = request.client_address
     if request.user_agent:
         data["client_user_agent"] = request.user_agent
+    _add_place(data, user)
     if clicks:
         fbp = clicks.get("fbp", "")
         data |= present(fbc=_fbc(conversion), fbp=fbp if _FBP.fullmatch(fbp) else None)
@@ -295,16 +295,16 @@ def _user_data(conversion: Conversion) -> dict[str, Any]:
     return data
 
 
-def _place(user: Identifiers) -> Iterator[tuple[str, str]]:
+def _add_place(data: dict[str, Any], user: Identifiers) -> None:
     country = user.country
-    if user.city:
-        yield "ct", compact_place(user.city)
-    if user.region:
-        yield "st", state_code(user.region, country)
-    if user.postal_code:
-        yield "zp", postal(user.postal_code, country)
+    if user.city and (city := place_digest(compact_place, user.city)):
+        data["ct"] = [city]
+    if user.region and (state := place_digest(state_code, user.region, country)):
+        data["st"] = [state]
+    if user.postal_code and (code := place_digest(postal, user.postal_code, country)):
+        data["zp"] = [code]
     if country:
-        yield "country", country.lower()
+        data["country"] = [place_digest(str.lower, country)]
 
 
 def _fbc(conversion: Conversion) -> str | None:

@@ -168,7 +168,7 @@ class RedditProvider(Provider):
             event["referrer_url"] = conversion.request.referrer
         return Encoded(event)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
+    def request(self, batch: Sequence[Sent]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
         return Request(
             method="POST",
             url=f"{self.base_url}/api/{VERSION}/pixels/{quote(self.pixel_id, safe='')}/conversion_events",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..conversion import Conversion, EventType, Identifiers, Item
+from ..conversion import Request as Visit
 from ..errors import ConfigurationError
 from ..pii import compact_place, mobile_id, place_digest, postal, state_code
 from ..secret import SecretLike
@@ -166,7 +167,7 @@ class TikTokProvider(Provider):
                 event["limited_data_use"] = limited
         return Encoded(event)
 
-    def request(self, batch: Sequence[Encoded]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
+    def request(self, batch: Sequence[Sent]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
         return Request(
             method="POST",
             url=f"{self.base_url}{PATH}",
@@ -222,53 +223,51 @@ class TikTokProvider(Provider):
             known["phone"] = list(phones)
         if source in ("web", "crm") and (ids := sealed.get("external_id.trim")):
             known["external_id"] = list(ids)
+        if source in ("web", "app"):
+            _add_browser(known, conversion.request)
         if source == "web":
-            return known | _browser(conversion) | _person(conversion.user) | _clicks(conversion.clicks)
-        return known | _browser(conversion) | _device(conversion) if source == "app" else known
+            _add_person(known, conversion.user)
+            if clicks := conversion.clicks:
+                known |= present(ttclid=clicks.get("ttclid"), ttp=clicks.get("ttp"))
+        if source == "app":
+            _add_device(known, conversion)
+        return known
 
 
 _STANDARD_BY_KEY = {event_key(name): name for name in TikTokProvider.STANDARD_EVENTS}
 
 
-def _browser(conversion: Conversion) -> dict[str, Any]:
-    request, known = conversion.request, {}
+def _add_browser(known: dict[str, Any], request: Visit) -> None:
     if request.client_address:
         known["ip"] = request.client_address
     if request.user_agent:
         known["user_agent"] = request.user_agent
     if request.language and (locale := _LOCALE.match(request.language.replace("_", "-"))):
         known["locale"] = locale[0]
-    return known
 
 
-def _person(user: Identifiers) -> dict[str, Any]:
-    sealed, country, known = user.sealed, user.country, {}
+def _add_person(known: dict[str, Any], user: Identifiers) -> None:
+    sealed, country = user.sealed, user.country
     if names := sealed.get("first_name.unpunctuated"):
         known["first_name"] = names[0]
     if names := sealed.get("last_name.unpunctuated"):
         known["last_name"] = names[0]
-    if user.postal_code and (zip_code := postal(user.postal_code, country)):
-        known["zip_code"] = place_digest(zip_code)
+    if user.postal_code and (zip_code := place_digest(postal, user.postal_code, country)):
+        known["zip_code"] = zip_code
     if user.city and (city := compact_place(user.city)):
         known["city"] = city
     if user.region and (state := state_code(user.region, country)):
         known["state"] = state
     if country:
         known["country"] = country.lower()
-    return known
 
 
-def _clicks(clicks: Mapping[str, str]) -> dict[str, Any]:
-    return {key: clicks[key] for key in ("ttclid", "ttp") if clicks.get(key)} if clicks else {}
-
-
-def _device(conversion: Conversion) -> dict[str, Any]:
-    device, known = conversion.device, {}
+def _add_device(known: dict[str, Any], conversion: Conversion) -> None:
+    device = conversion.device
     if mobile := mobile_id(device.advertising_id or "", str(conversion.properties.get("os.name", ""))):
         known[mobile[0]] = mobile[1]
     if device.vendor_id and mobile_id(device.vendor_id):
         known["idfv"] = device.vendor_id
-    return known
 
 
 def _properties(conversion: Conversion) -> dict[str, Any]:
