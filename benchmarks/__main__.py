@@ -12,8 +12,9 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from . import environments, report
+from . import environments, instructions, report
 from .parts import PARTS, Options, calls, environments_of
 from .peers import PEERS
 from .sink import ROOT, Sink
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
     started = time.monotonic()
     environments.prepare(environments_of(parts, options))
-    results: dict[str, object] = {
+    results: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
         "peers": environments.versions(sorted({peer.environment for peer in PEERS.values()})),
         "options": {"quick": options.quick, "parts": parts},
@@ -55,6 +56,8 @@ def main(arguments: list[str]) -> int:
     given.output.parent.mkdir(exist_ok=True)
     given.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(report.for_terminal(report.everything(results, parts)))
+    for line in instructions.compare(results.get("instructions", {})):
+        print(line)
     print(f"{time.monotonic() - started:.0f} s; the figures of each round: {given.output}")
     return 0
 

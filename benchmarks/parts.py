@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import app, instructions, start
 from .measure import Job, Samples, rounds
-from .peers import PEERS
+from .peers import BASELINE, FLOORS, OURS, PEERS
 from .sink import Sink
 
 CALLS = {"paced": 1_000, "burst": 5_000, "burst-8": 4_000, "paced-8": 1_000}
@@ -61,14 +62,122 @@ def calls(sink: Sink, options: Options, *, caller: bool = True, delivered: bool 
     return rounds(jobs, sink, options.rounds(5, 2), "calls")
 
 
+def limits(sink: Sink, options: Options) -> Samples:
+    """Bodies that are ready, posted by three clients."""
+    sizes = {"large": 10, "small": 200} if options.quick else {"large": 40, "small": 1_000}
+    return rounds([Job("limits", "limits", "fast", params=sizes)], sink, options.rounds(5, 2), "limits")
+
+
+def providers(sink: Sink, options: Options) -> Samples:
+    """One platform more at a time, up to ten accounts; all take batches."""
+    names = [f"{kind}{account}" for account in ("", "/2", "/3", "/4") for kind in ("meta", "tiktok", "reddit")]
+    counts = {"purchase": 4_000 if options.quick else 10_000}
+    jobs = [
+        Job(
+            str(many),
+            "calls",
+            "eventflows",
+            "eventflows",
+            {"counts": counts, "rate": 0, "cdnow": "", "options": {"providers": names[:many]}},
+        )
+        for many in (1, 2, 3, 4, 10)
+    ]
+    return rounds(jobs, sink, options.rounds(5, 1), "providers")
+
+
+def single(sink: Sink, options: Options) -> Samples:
+    """GA4 takes one client per request: every event of another client, the CDNOW customers, and answers after 100 ms."""
+
+    def job(name: str, phase: str, count: int, **mode: Any) -> Job:
+        params = {"counts": {phase: count}, "rate": 0, "cdnow": options.cdnow, "options": {"providers": ["ga4"]}}
+        return Job(name, "calls", "eventflows", "eventflows", params, mode)
+
+    count = 1_000 if options.quick else 3_000
+    jobs = [
+        job("every event of another client", "purchase", count),
+        job("CDNOW, whose customers come again", "cdnow", 1),
+        job("every event of another client, answers after 100 ms", "purchase", 1_000, delay=0.1),
+    ]
+    return rounds(jobs, sink, options.rounds(5, 1), "single")
+
+
+def growing(sink: Sink, options: Options) -> Samples:
+    """Curves over the number of events, the length of the queue and the size of the journal."""
+
+    def job(name: str, queue: dict[str, Any], mode: dict[str, Any] | None = None, **params: Any) -> Job:
+        given = {"curve": name, "options": {"queue": queue}, **params}
+        return Job(name, "growth", "eventflows", "eventflows", given, mode or {})
+
+    size = 20_000 if options.quick else 100_000
+    jobs = [
+        job("events", {}, total=30_000 if options.quick else 1_000_000),
+        job("queue", {"queue_size": size}, {"hold": True}, queue_size=size),
+        job(
+            "journal",
+            {"storage": "{folder}", "queue_size": 10_000},
+            bytes=2 * 10**7 if options.quick else 10**9,
+            seconds=10 if options.quick else 150,
+            sample=2_000 if options.quick else 10_000,
+        ),
+    ]
+    return rounds(jobs, sink, options.repeats or 1, "growth")
+
+
+def waiting(sink: Sink, options: Options) -> Samples:
+    """Memory per event that waits, of all whose calls do not wait for the network."""
+    skipped = {"snowplow-sync", "mixpanel", "facebook", "facebook-batches", "otel-span", *FLOORS}
+    count = 10_000 if options.quick else 30_000
+    jobs = [
+        Job(
+            f"{name} {'traced' if traced else 'rss'}",
+            "memory",
+            PEERS[name].environment,
+            name,
+            {"count": count, "traced": traced},
+            mode,
+        )
+        for name in options.chosen([one for one in PEERS if one not in skipped])
+        for traced in (False, True)
+        for mode in ({"hold": True},)
+        if not (options.quick and (traced or name not in (*OURS, BASELINE)))
+    ]
+    return rounds(jobs, sink, options.rounds(3, 1), "memory")
+
+
+def starting(_sink: Sink, options: Options) -> Samples:
+    """Imports, and the way to the first event."""
+    return start.measure(options.rounds(10, 3))
+
+
+def load(sink: Sink, options: Options) -> Samples:
+    """The Flask example under load."""
+    return app.measure(sink, options.rounds(4, 1), 3 if options.quick else 6)
+
+
+def span_events(sink: Sink, options: Options) -> Samples:
+    """What the instrumentor adds to spans that have nothing to do with conversions."""
+    return rounds([Job("spans", "spans", "eventflows")], sink, options.rounds(3, 1), "spans")
+
+
 Part = Callable[[Sink, Options], Any]
-PARTS: dict[str, Part] = {}
-"""In the order in which they run; `caller` and `delivered` are measured together where both are wanted."""
+PARTS: dict[str, Part] = {
+    "limits": limits,
+    "providers": providers,
+    "single": single,
+    "memory": waiting,
+    "start": starting,
+    "app": load,
+    "spans": span_events,
+    "growth": growing,
+    "instructions": lambda _sink, options: instructions.count(options.chosen(instructions.SUBJECTS)),
+}
+"""In the order in which they run, after the calls."""
 
 
 def environments_of(names: Sequence[str], options: Options) -> set[str]:
     """The virtual environments that these parts need."""
-    needed = {"eventflows", "fast"}
-    if {"caller", "delivered"} & set(names):
-        needed = {PEERS[name].environment for name in options.chosen(list(PEERS))}
-    return needed
+    everybody = {"caller", "delivered", "memory"} & set(names)
+    needed = {PEERS[name].environment for name in options.chosen(list(PEERS))} if everybody else set()
+    if "start" in names:
+        needed |= {one.environment for one in start.STARTS.values()}
+    return needed | {"eventflows"} | ({"fast"} if "limits" in names else set())
