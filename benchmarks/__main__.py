@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import environments, instructions, report
-from .parts import PARTS, Options, calls, environments_of
+from .parts import LONG, PARTS, Options, calls, environments_of
 from .peers import PEERS
 from .sink import ROOT, Sink
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--only: {name!r} is none of {', '.join(PEERS)}")
     for name in (one for one in given.parts if one not in every):
         parser.error(f"{name!r} is none of {', '.join(every)}")
-    parts = given.parts or every
+    parts = given.parts or [one for one in every if not (given.quick and one in LONG)]
 
     started = time.monotonic()
     environments.prepare(environments_of(parts, options))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import app, instructions, start
+from . import app, instructions, outage, start
 from .measure import Job, Samples, rounds
 from .peers import BASELINE, FLOORS, OURS, PEERS
 from .sink import Sink
@@ -170,13 +170,16 @@ PARTS: dict[str, Part] = {
     "spans": span_events,
     "growth": growing,
     "instructions": lambda _sink, options: instructions.count(options.chosen(instructions.SUBJECTS)),
+    "outage": lambda _sink, options: outage.compare(options.chosen(outage.SUBJECTS)),
 }
 """In the order in which they run, after the calls."""
+LONG = frozenset({"instructions", "outage"})
+"""Not in the quick run, unless asked for by name."""
 
 
 def environments_of(names: Sequence[str], options: Options) -> set[str]:
     """The virtual environments that these parts need."""
-    everybody = {"caller", "delivered", "memory"} & set(names)
+    everybody = {"caller", "delivered", "memory", "outage"} & set(names)
     needed = {PEERS[name].environment for name in options.chosen(list(PEERS))} if everybody else set()
     if "start" in names:
         needed |= {one.environment for one in start.STARTS.values()}

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from .measure import Samples, values
+from .outage import FAULTS
 from .peers import BASELINE, PEERS
 
 
@@ -256,6 +257,26 @@ def instructions(results: dict[str, Any]) -> str:
     return "Processor instructions\n\n" + table(["", "per call", "per delivered event"], rows)
 
 
+def outages(results: dict[str, Any]) -> str:
+    found = results["outage"]
+    rows = []
+    for name in next(iter(found.values())):
+        row = [PEERS[name].title]
+        for fault in found:
+            one = found[fault][name]
+            twice = f", {one['twice']:,} twice" if one["twice"] else ""
+            row.append(f"{one['lost']:,}{twice}")
+        row += [f"{found['exit'][name]['seconds']:.0f} s", f"{found['overflow'][name]['lines']:,}"]
+        rows.append(row)
+    head = [
+        "lost",
+        *(FAULTS[fault].title for fault in found),
+        "the end with slow answers takes",
+        "log lines of the overflow",
+    ]
+    return "Lost events, each library with its own defaults\n\n" + table(head, rows)
+
+
 def _median(samples: Sequence[dict[str, Any]], *path: str) -> float:
     found = list(values(samples, *path))
     return statistics.median(found) if found else math.nan
@@ -278,4 +299,5 @@ TABLES = {
     "spans": spans,
     "growth": growth,
     "instructions": instructions,
+    "outage": outages,
 }

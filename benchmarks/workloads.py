@@ -41,6 +41,10 @@ class Order(NamedTuple):
 LINES = (Line("LMP-11", "Table lamp", 29.99, 1), Line("LMP-29", "Bulb", 10.0, 2))
 
 
+def is_id(text: str) -> bool:
+    return text.startswith("ev-") and text[-7:].isdigit()
+
+
 def orders(tag: str) -> Iterator[Order]:
     """Different orders of different customers, without end; two lines each.
 
