@@ -10,8 +10,9 @@ from typing import Any
 
 from . import config, payload, routing
 from .capture import capture, recognise
+from .config import Settings
 from .context import around
-from .conversion import EventType
+from .conversion import Conversion, EventType
 from .mapping import NotSent, encode
 from .providers.base import Provider
 from .running import current
@@ -68,12 +69,22 @@ def render(
         settings = config.settings(providers, default_country=config.default_country_of_environment())
     if providers is None:
         providers = settings.providers
-    rules = settings.rules
     now = time.time_ns() if now is None else now
-    event_type = recognise(name, attributes or {}, rules) or EventType.CUSTOM
+    return render_with(settings, providers, prepared(settings, name, attributes, timestamp, now), now)
+
+
+def prepared(
+    settings: Settings, name: str, attributes: Mapping[str, Any] | None, timestamp: int | None, now: int
+) -> Conversion:
+    """The conversion that `tracer.add_event` would make of an event, with the choices of consent that hold for it."""
+    event_type = recognise(name, attributes or {}, settings.rules) or EventType.CUSTOM
     when = now if timestamp is None else unix_nano(timestamp)
-    conversion = capture(name, event_type, attributes or {}, when, rules, around().attributes)
-    conversion = settings.consent.effective(conversion)
+    conversion = capture(name, event_type, attributes or {}, when, settings.rules, around().attributes)
+    return settings.consent.effective(conversion)
+
+
+def render_with(settings: Settings, providers: Sequence[Provider], conversion: Conversion, now: int) -> list[Rendered]:
+    """What these providers would be sent for a conversion, by these settings."""
     rendered = []
     for provider in providers:
         reason = routing.filtered(provider, conversion, send_synthetic=settings.send_synthetic)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from . import journal
+from . import direct, journal
 from .capture import conversion_of
 from .config import Settings
-from .delivery import Entry, Item, Settled, judge, requests_of
+from .delivery import Entry, Item
 from .errors import ConfigurationError
 from .journal import DEAD, Told
 from .mapping import NotSent, encode
@@ -22,7 +22,7 @@ from .pools import TransportSettings
 from .providers.base import Provider
 from .routing import filtered
 from .sealing import SealedEvent, load
-from .transport import Transport, open_transport
+from .transport import open_transport
 
 NEVER = "never recorded"
 OUTCOMES = ("delivered", "filtered", "refused", "expired", "dropped", "pending", NEVER)
@@ -75,7 +75,7 @@ class Replayed:
 
 def replay(
     letters: Iterable[DeadLetter], settings: Settings, timeout: float, *, dry_run: bool = False
-) -> list[Replayed]:
+) -> Iterator[Replayed]:
     """Send dead letters with today's mapping and credentials, under the ids they have, and write down what becomes of them.
 
     Args:
@@ -86,14 +86,12 @@ def replay(
     by_provider: dict[str, list[DeadLetter]] = {}
     for letter in letters:
         by_provider.setdefault(letter.provider, []).append(letter)
-    done: list[Replayed] = []
     deadline = time.monotonic() + timeout
     for name, theirs in by_provider.items():
         if (provider := by_name.get(name)) is None:
-            done.extend(Replayed(letter, "not sent", "the provider is not configured") for letter in theirs)
-            continue
-        done.extend(_replay(provider, theirs, settings, deadline, dry_run))
-    return done
+            yield from (Replayed(letter, direct.NOT_SENT, "the provider is not configured") for letter in theirs)
+        else:
+            yield from _replay(provider, theirs, settings, deadline, dry_run)
 
 
 def _replay(
@@ -119,37 +117,13 @@ def _replay(
         return
     transport = open_transport(provider.METHOD, TransportSettings(settings.timeout), 1)
     try:
-        for settled, attempts in _send(provider, items, transport, settings, deadline):
+        for settled, attempts, *_ in direct.send(provider, items, transport, settings.retry, deadline):
             letter = of_entry[settled.entry.seq]
-            if settled.status != "not sent":
+            if settled.status != direct.NOT_SENT:
                 _write(letter, settled.status, settled.reason, attempts)
             yield Replayed(letter, settled.status, settled.reason)
     finally:
         transport.close()
-
-
-def _send(
-    provider: Provider,
-    items: Sequence[Item],
-    transport: Transport,
-    settings: Settings,
-    deadline: float,
-) -> Iterator[tuple[Settled, int]]:
-    waiting = [(batch, 1) for batch in requests_of(provider, items)]
-    while waiting:
-        batch, attempt = waiting.pop(0)
-        response = transport.send(batch.request, batch.events)
-        verdict = judge(provider, batch.items, response)
-        yield from ((settled, attempt) for settled in verdict.settled)
-        waiting[:0] = [(batch.of(again), attempt) for again in verdict.again]
-        yield from ((Settled(item.entry, "not sent", verdict.reason), attempt) for item in verdict.paused)
-        if verdict.later:
-            seconds = settings.retry.wait(attempt, response.retry_after)
-            if time.monotonic() + seconds > deadline:
-                yield from ((Settled(item.entry, "not sent", verdict.reason), attempt) for item in verdict.later)
-            else:
-                time.sleep(seconds)
-                waiting.append((batch.of(verdict.later), attempt + 1))
 
 
 def _write(letter: DeadLetter, status: str, reason: str, attempts: int) -> None:
@@ -188,17 +162,21 @@ def read_orders(source: TextIO, column: str) -> list[str]:
     return list(dict.fromkeys(found for row in reader if (found := (row[column] or "").strip())))
 
 
-def report(folder: Path, orders: Sequence[str], provider: str | None = None, since: int = 0) -> Report:
-    """Compare a list of orders with the journals, per provider.
+def recorded(folder: Path, since: int = 0) -> Iterator[Told]:
+    """All events of a folder that were recorded since this time, in Unix nanoseconds."""
+    return journal.told(folder, "captured_at >= ?", (since,))
+
+
+def report(events: Iterable[Told], orders: Sequence[str], provider: str | None = None) -> Report:
+    """Compare a list of orders with what was recorded, per provider.
 
     Args:
         orders: Order ids or conversion ids.
-        since: Leave out what was recorded before this time, in Unix nanoseconds.
     """
     wanted = set(orders)
     found: dict[str, dict[str, tuple[str, str]]] = {order: {} for order in orders}
     names: dict[str, None] = {} if provider is None else {provider: None}
-    for told in journal.told(folder, "captured_at >= ?", (since,)):
+    for told in events:
         for name, (status, reason, *_) in told.outcomes.items():
             if provider not in (None, name):
                 continue

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider
 
-from . import running, wiring
+from . import running, survey, wiring
 from .context import around, follow_unsampled
 from .frameworks import watch
 from .log import Notices, logger
@@ -209,6 +209,9 @@ class EventFlowsInstrumentor:
             self._attach(get_logger_provider())
             self._attach(trace.get_tracer_provider())
             self._self_test()
+            survey.instrumentor_is(True)
+            if (pipeline := running.current()) is not None and not pipeline.is_shut_down:
+                survey.tell(pipeline)
         except BaseException:
             self.uninstrument()
             raise
@@ -219,6 +222,7 @@ class EventFlowsInstrumentor:
         active, cls._active = cls._active, None
         if active is None:
             return
+        survey.instrumentor_is(False)
         del trace.Tracer.add_event  # type: ignore[attr-defined]
         active._patches.undo()
         for pipeline, processor in active._attached:

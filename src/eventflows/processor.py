@@ -20,7 +20,7 @@ from opentelemetry.trace import get_current_span
 from . import config
 from .capture import names_a_person
 from .context import Scope, around, around_ended, ended, follow
-from .log import Notices
+from .log import Notices, logger
 from .pipeline import Pipeline
 from .running import current, shared
 
@@ -34,9 +34,15 @@ def _pipeline(pipeline: Pipeline | None, providers: Any, options: Mapping[str, A
     """The given one; else one from the given settings; else the process's; else one from the environment."""
     if pipeline is not None:
         return pipeline
+    before = current()
     if providers is not None or options:
-        return shared(config.settings(providers, **options))
-    return current() or shared(config.from_environment(), config.resource_of_environment())
+        found = shared(config.settings(providers, **options))
+    else:
+        found = before or shared(config.from_environment(), config.resource_of_environment())
+    if found is not before:  # how it is wired cannot be known yet; `configure` and the instrumentor tell more
+        names = ", ".join(provider.name for provider in found.settings.providers)
+        logger.info("EventFlows delivers conversions to: %s (%s)", names, found.mode or "environment not known yet")
+    return found
 
 
 def _record_log(pipeline: Pipeline, record: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import baggage
 from .config import Settings
-from .log import Notices, logger
+from .log import Notices
 from .pipeline import Pipeline
 from .visitor import VisitorSettings, use_settings
 
@@ -75,9 +75,4 @@ def shared(built_from: Settings, resource: Mapping[str, Any] | None = None) -> P
     if running is None or running.is_shut_down:
         running = Pipeline(built_from, resource)
         make_current(running)
-        logger.info(
-            "EventFlows delivers conversions to: %s (%s)",
-            ", ".join(provider.name for provider in built_from.providers),
-            running.mode or "environment not known yet",
-        )
     return running

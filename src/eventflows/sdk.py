@@ -219,3 +219,37 @@ def wants_record(logger: Logger, event_name: str, context: Context) -> bool:
     """Whether any log processor wants a record of this name; SDKs before 1.45 cannot tell, so always."""
     enabled = getattr(logger, "enabled", None)
     return bool(enabled(context=context, event_name=event_name)) if enabled is not None else True
+
+
+def exporters_of_logs(provider: LoggerProvider) -> list[tuple[object, bool]]:
+    """The exporters of a provider's log processors, and whether a batch processor is before each."""
+    multi: Any = getattr(provider, "_multi_log_record_processor", None)
+    return [found for one in getattr(multi, "_log_record_processors", ()) if (found := _exporter_of(one)) is not None]
+
+
+def exporters_of_spans(provider: TracerProvider) -> list[tuple[object, bool]]:
+    """The exporters of a provider's span processors, and whether a batch processor is before each."""
+    multi: Any = getattr(provider, "_active_span_processor", None)
+    return [found for one in getattr(multi, "_span_processors", ()) if (found := _exporter_of(one)) is not None]
+
+
+def _exporter_of(processor: Any) -> tuple[object, bool] | None:
+    batch = getattr(processor, "_batch_processor", None)
+    exporter = getattr(batch or processor, "_exporter", None) or getattr(processor, "span_exporter", None)
+    return None if exporter is None else (exporter, batch is not None)
+
+
+def log_length_limit(provider: LoggerProvider) -> int | None:
+    """The length at which this provider's records lose the rest of an attribute's value."""
+    limits = getattr(provider, "_log_record_limits", None)
+    return _shortest(limits, "max_log_record_attribute_length", "max_attribute_length")
+
+
+def span_length_limit(provider: TracerProvider) -> int | None:
+    """The length at which this provider's spans, and their events, lose the rest of an attribute's value."""
+    return _shortest(getattr(provider, "_span_limits", None), "max_attribute_length", "max_span_attribute_length")
+
+
+def _shortest(limits: object, *names: str) -> int | None:
+    known = (getattr(limits, name, None) for name in names)
+    return min((length for length in known if isinstance(length, int)), default=None)

@@ -11,7 +11,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
-from . import config, running, wiring
+from . import config, running, survey, wiring
 from .errors import ConfigurationError
 from .pipeline import Pipeline
 from .providers.base import Provider
@@ -55,6 +55,7 @@ def configure(
     spans = tracer_provider or _tracer_provider()
     if spans is not None:
         wiring.follow_spans(spans, pipeline)
+    survey.tell(pipeline, logs, spans)
     return pipeline
 
 

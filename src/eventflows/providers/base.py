@@ -18,8 +18,10 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from ..conversion import Conversion, EventType
+from ..conversion import Conversion, EventType, Identifiers
+from ..conversion import Request as VisitorRequest
 from ..errors import ConfigurationError
+from ..pii import FORMS, digest
 from ..secret import Secret, SecretLike
 from ..semconv import CLICK_IDS, CONSENT_PURPOSES
 
@@ -30,6 +32,8 @@ MATCH_KEYS = frozenset(
 ) | frozenset(CLICK_IDS)
 """What a platform can match a person by, in our names; a provider names those that it sends."""
 MINUTE_NS = 60 * 10**9
+TEST_NAME = "EventFlowsCheck"
+"""The name of the event that tests credentials, should it show in somebody's reports."""
 _NAME = re.compile(r"[A-Za-z][\w.-]*(/[\w.-]+)?")
 
 
@@ -222,6 +226,8 @@ class Provider:
     MAX_EVENTS_PER_SECOND: ClassVar[float | None] = None
     MATCH_KEYS: ClassVar[frozenset[str]] = MATCH_KEYS
     API_VERSION: ClassVar[str] = ""
+    HOW_TO_TEST: ClassVar[str] = "this platform has no safe way to test credentials"  # what to configure for it
+    NOT_TESTED: ClassVar[str] = ""  # what a good answer to a test event does not prove
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {}
 
     def __post_init__(self) -> None:
@@ -275,6 +281,22 @@ class Provider:
         None where the platform has none, or none is configured; its requests are then logged and not sent.
         """
         return self if self.test_code else None
+
+    def test_conversion(self, now: int) -> Conversion:
+        """The conversion that `eventflows check` sends by `for_testing`, to see whether the credentials are right.
+
+        Args:
+            now: Unix time in nanoseconds.
+        """
+        person = Identifiers(sealed={form: (digest(TEST_NAME),) for form in FORMS})
+        return Conversion(
+            id=f"eventflows-check-{now}",
+            type=EventType.CUSTOM,
+            name=TEST_NAME,
+            time_unix_nano=now,
+            user=person,
+            request=VisitorRequest(url="https://eventflows.invalid/check"),
+        )
 
     def api(self) -> Api:
         """The version of the platform's API, and when it ends."""

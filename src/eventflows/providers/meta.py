@@ -135,6 +135,9 @@ class MetaProvider(Provider):
         "email phone first_name last_name date_of_birth gender external_id city region postal_code country client_address "
         "user_agent fbc fbp fbclid advertising_id".split()
     )
+    HOW_TO_TEST: ClassVar[str] = (
+        "set test_code, from Events Manager → Test Events; Meta counts it like any event: a custom one, EventFlowsCheck"
+    )
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
         EventType.PAGE_VIEW: "PageView",
         EventType.VIEW_CONTENT: "ViewContent",

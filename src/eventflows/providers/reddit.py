@@ -114,6 +114,7 @@ class RedditProvider(Provider):
         "email phone external_id client_address user_agent rdt_cid rdt_uuid advertising_id".split()
     )
     API_VERSION: ClassVar[str] = VERSION
+    HOW_TO_TEST: ClassVar[str] = "set test_code to the test id of Events Manager → Event Testing, or test_mode: true"
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
         EventType.PAGE_VIEW: "PAGE_VISIT",
         EventType.VIEW_CONTENT: "VIEW_CONTENT",

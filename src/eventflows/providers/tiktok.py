@@ -107,6 +107,7 @@ class TikTokProvider(Provider):
         "advertising_id".split()
     )
     API_VERSION: ClassVar[str] = VERSION
+    HOW_TO_TEST: ClassVar[str] = "set test_code, from Events Manager → Test Events"
     EVENT_NAMES: ClassVar[Mapping[EventType, str]] = {
         EventType.PAGE_VIEW: "Pageview",  # no standard event; this is how TikTok's own template spells it
         EventType.VIEW_CONTENT: "ViewContent",
@@ -137,6 +138,11 @@ class TikTokProvider(Provider):
             raise ConfigurationError(f"{self.name}: app_id is required for event_source 'app'")
         if self.event_source == "crm" and "lead" not in (self.extra or {}):
             raise ConfigurationError(f"{self.name}: event_source 'crm' needs extra={{'lead': {{'lead_id': ...}}}}")
+
+    def test_conversion(self, now: int) -> Conversion:
+        conversion = super().test_conversion(now)
+        # Offline sources take standard events only.
+        return conversion._replace(type=EventType.CONTACT) if self.event_source == "offline" else conversion
 
     def encode(self, conversion: Conversion) -> Encoded:
         name = self._event_name(conversion)

@@ -125,13 +125,24 @@ class Sandbox:
         self._credentials.forget()
 
 
-def serve(host: str = "127.0.0.1", port: int = 8787, accounts: Mapping[str, Mapping[str, str]] | None = None) -> None:
-    """Runs a sandbox until Ctrl-C, for the command line."""
-    with Sandbox(host, port, accounts) as sandbox:
-        print(_start_message(sandbox.url), flush=True)  # noqa: T201
-        try:
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8787,
+    accounts: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    as_json: bool = False,
+) -> None:
+    """Runs a sandbox until Ctrl-C, for the command line.
+
+    Args:
+        as_json: Say where it listens as one line of JSON.
+    """
+    try:
+        with Sandbox(host, port, accounts) as sandbox:
+            print(json.dumps({"url": sandbox.url}) if as_json else _start_message(sandbox.url), flush=True)  # noqa: T201
             sandbox.wait()
-        except KeyboardInterrupt:
+    except KeyboardInterrupt:
+        if not as_json:
             print("Sandbox stopped.", flush=True)  # noqa: T201
 
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from . import config, history, journal
-from .checks import seconds
-from .errors import ConfigurationError
-from .history import LOST, OUTCOMES, DeadLetter
-from .journal import Told
-
-_STORAGE = config.PREFIX + "SENDING_QUEUE_STORAGE"
+from .. import history, journal
+from ..checks import seconds
+from ..errors import ConfigurationError
+from ..history import LOST, OUTCOMES, DeadLetter
+from ..journal import Told
+from . import output
+from .given import STORAGE, add_config, add_json, folder_of, settings_of
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,27 +59,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--storage", metavar="FOLDER", help=f"the storage folder (default: {_STORAGE})")
-    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+    parser.add_argument(
+        "--storage", metavar="FOLDER", help=f"the storage folder (default: that of the settings, or {STORAGE})"
+    )
+    add_config(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
     return parser
-
-
-def _folder(arguments: argparse.Namespace) -> Path:
-    given = arguments.storage or os.environ.get(_STORAGE, "").strip()
-    if not given:
-        raise ConfigurationError(f"--storage: which folder? Give it, or set {_STORAGE}")
-    folder = Path(given)
-    if not folder.is_dir():
-        raise ConfigurationError(f"--storage: {given!r} is no folder")
-    return folder
 
 
 # --- dead letters
 
 
 def _letters(arguments: argparse.Namespace) -> Iterable[DeadLetter]:
-    return history.dead_letters(_folder(arguments), arguments.provider, arguments.reason)
+    return history.dead_letters(folder_of(arguments), arguments.provider, arguments.reason)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -91,24 +82,32 @@ def _list(arguments: argparse.Namespace) -> int:
             break
         found.append(letter)
     if arguments.json:
-        _print_json([_letter_json(letter) for letter in found])
+        output.print_json([_letter_json(letter) for letter in found])
     else:
         head = ("ID", "EVENT", "PROVIDER", "OUTCOME", "SINCE", "ATTEMPTS", "REASON")
         rows = (
-            (one.told.id, one.told.name, one.provider, one.status, _time(one.settled_at), str(one.attempts), one.reason)
+            (
+                one.told.id,
+                one.told.name,
+                one.provider,
+                one.status,
+                output.as_time(one.settled_at),
+                str(one.attempts),
+                one.reason,
+            )
             for one in found
         )
-        _print_table(head, rows, empty="There are no dead letters.")
+        output.print_table(head, rows, empty="There are no dead letters.")
     return 0
 
 
 def _show_letter(arguments: argparse.Namespace) -> int:
-    letters = [told for told in history.find(_folder(arguments), arguments.id) if told.body is not None]
+    letters = [told for told in history.find(folder_of(arguments), arguments.id) if told.body is not None]
     if not letters:
         print(f"eventflows: there is no dead letter {arguments.id!r}", file=sys.stderr)
         return 1
     if arguments.json:
-        _print_json([{**_told_json(told), "event": json.loads(told.body or "{}")} for told in letters])
+        output.print_json([{**_told_json(told), "event": json.loads(told.body or "{}")} for told in letters])
         return 0
     for told in letters:
         _print_told(told)
@@ -123,25 +122,26 @@ def _replay(arguments: argparse.Namespace) -> int:
     letters = [one for one in _letters(arguments) if arguments.all or wanted & {one.told.id, one.told.order_id}]
     unknown = wanted - {found for one in letters for found in (one.told.id, one.told.order_id)}
     timeout = seconds("--timeout", arguments.timeout)
-    done = history.replay(letters, config.from_environment(), timeout, dry_run=arguments.dry_run)
+    replaying = history.replay(letters, settings_of(arguments), timeout, dry_run=arguments.dry_run)
+    done = list(output.progress(replaying, "dead letters sent again", len(letters)))
     if arguments.json:
         told = [
             {"id": o.letter.told.id, "provider": o.letter.provider, "status": o.status, "reason": o.reason}
             for o in done
         ]
-        _print_json(told)
+        output.print_json(told)
     else:
         rows = ((one.letter.told.id, one.letter.provider, one.status, one.reason) for one in done)
-        _print_table(("ID", "PROVIDER", "OUTCOME", "REASON"), rows, empty="There is nothing to send again.")
+        output.print_table(("ID", "PROVIDER", "OUTCOME", "REASON"), rows, empty="There is nothing to send again.")
     for one in sorted(unknown):
         print(f"eventflows: there is no dead letter {one!r}", file=sys.stderr)
     return 0 if not unknown and all(one.status in ("delivered", "ready") for one in done) else 1
 
 
 def _purge(arguments: argparse.Namespace) -> int:
-    folder = _folder(arguments)
+    folder = folder_of(arguments)
     before = time.time_ns() - int(seconds("--older-than", arguments.older_than) * 1e9)
-    if not _confirmed(arguments, f"Forget the dead letters recorded before {_time(before)}?"):
+    if not _confirmed(arguments, f"Forget the dead letters recorded before {output.as_time(before)}?"):
         return 1
     return _print_count(arguments, "purged", journal.purge(folder, before))
 
@@ -150,12 +150,12 @@ def _purge(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    found = history.find(_folder(arguments), arguments.id)
+    found = history.find(folder_of(arguments), arguments.id)
     if not found:
         print(f"eventflows: nothing is known of {arguments.id!r}", file=sys.stderr)
         return 1
     if arguments.json:
-        _print_json([_told_json(told) for told in found])
+        output.print_json([_told_json(told) for told in found])
     else:
         for told in found:
             _print_told(told)
@@ -164,16 +164,16 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _print_told(told: Told) -> None:
     order = f", order {told.order_id}" if told.order_id else ""
-    print(f"{told.name} {told.id}{order}, recorded {_time(told.captured_at)}")
+    print(f"{told.name} {told.id}{order}, recorded {output.as_time(told.captured_at)}")
     rows = (
-        (name, status, _time(settled_at) if settled_at else "", str(attempts or ""), reason)
+        (name, status, output.as_time(settled_at) if settled_at else "", str(attempts or ""), reason)
         for name, (status, reason, settled_at, attempts) in sorted(told.outcomes.items())
     )
-    _print_table(("PROVIDER", "OUTCOME", "AT", "ATTEMPTS", "REASON"), rows)
+    output.print_table(("PROVIDER", "OUTCOME", "AT", "ATTEMPTS", "REASON"), rows)
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    folder = _folder(arguments)
+    folder = folder_of(arguments)
     since = 0
     if arguments.since:
         try:
@@ -188,7 +188,7 @@ def _report(arguments: argparse.Namespace) -> int:
                 orders = history.read_orders(file, arguments.id_column)
         except OSError as problem:
             raise ConfigurationError(f"{arguments.orders}: {problem.strerror}") from None
-    found = history.report(folder, orders, arguments.provider, since)
+    found = history.report(output.progress(history.recorded(folder, since), "events read"), orders, arguments.provider)
     if arguments.json:
         lost = [dict(zip(("id", "provider", "status", "reason"), one, strict=True)) for one in found.lost]
         told: dict[str, Any] = {"orders": len(orders), "providers": found.counts, "lost": lost}
@@ -197,14 +197,14 @@ def _report(arguments: argparse.Namespace) -> int:
                 order: {name: {"status": status, "reason": reason} for name, (status, reason) in outcomes.items()}
                 for order, outcomes in found.orders.items()
             }
-        _print_json(told)
+        output.print_json(told)
     else:
         head = ("PROVIDER", "ORDERS", *(outcome.upper() for outcome in OUTCOMES))
         rows = (
             (name, str(len(orders)), *(str(counts[outcome]) for outcome in OUTCOMES))
             for name, counts in found.counts.items()
         )
-        _print_table(head, rows, empty=f"Nothing was recorded: all {len(orders)} orders are lost.")
+        output.print_table(head, rows, empty=f"Nothing was recorded: all {len(orders)} orders are lost.")
         listed = (
             [(order, name, *one) for order, outcomes in found.orders.items() for name, one in outcomes.items()]
             if arguments.all
@@ -212,13 +212,13 @@ def _report(arguments: argparse.Namespace) -> int:
         )
         if listed:
             print()
-            _print_table(("ORDER", "PROVIDER", "OUTCOME", "REASON"), listed)
+            output.print_table(("ORDER", "PROVIDER", "OUTCOME", "REASON"), listed)
     complete = bool(found.counts) or not orders
     return 0 if complete and not any(counts[status] for counts in found.counts.values() for status in LOST) else 1
 
 
 def _erase(arguments: argparse.Namespace) -> int:
-    folder = _folder(arguments)
+    folder = folder_of(arguments)
     if not _confirmed(arguments, "Remove this person's events, also those that are not delivered yet?"):
         return 1
     digests, plain = history.digests_of(arguments.user, arguments.default_country)
@@ -229,16 +229,12 @@ def _erase(arguments: argparse.Namespace) -> int:
 
 
 def _confirmed(arguments: argparse.Namespace, question: str) -> bool:
-    if arguments.yes:
-        return True
-    if not sys.stdin.isatty():
-        raise ConfigurationError("--yes: needed where nobody can be asked")
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    return output.confirmed(question, yes=arguments.yes, refuse=ConfigurationError)
 
 
 def _print_count(arguments: argparse.Namespace, what: str, count: int) -> int:
     if arguments.json:
-        _print_json({what: count})
+        output.print_json({what: count})
     else:
         print(f"{count} {'event' if count == 1 else 'events'} {what}.")
     return 0
@@ -252,7 +248,7 @@ def _letter_json(letter: DeadLetter) -> dict[str, Any]:
         "provider": letter.provider,
         "status": letter.status,
         "reason": letter.reason,
-        "settled_at": _time(letter.settled_at),
+        "settled_at": output.as_time(letter.settled_at),
         "attempts": letter.attempts,
     }
 
@@ -262,29 +258,9 @@ def _told_json(told: Told) -> dict[str, Any]:
         "id": told.id,
         "name": told.name,
         "order_id": told.order_id,
-        "recorded_at": _time(told.captured_at),
+        "recorded_at": output.as_time(told.captured_at),
         "providers": {
-            name: {"status": status, "reason": reason, "at": _time(at) if at else None, "attempts": attempts}
+            name: {"status": status, "reason": reason, "at": output.as_time(at) if at else None, "attempts": attempts}
             for name, (status, reason, at, attempts) in told.outcomes.items()
         },
     }
-
-
-def _time(unix_nano: int) -> str:
-    return datetime.fromtimestamp(unix_nano / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _print_json(found: Any) -> None:
-    print(json.dumps(found, ensure_ascii=False, indent=2))
-
-
-def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "") -> None:
-    listed = [head, *rows]
-    if len(listed) == 1:
-        print(empty)
-        return
-    widths = [max(len(row[column]) for row in listed) for column in range(len(head))]
-    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for number, row in enumerate(listed):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        print(f"\033[1m{line}\033[0m" if bold and number == 0 else line)

@@ -1,0 +1,165 @@
+"""The diagnosis at start: what is said of settings, wiring and API versions, and where it is said."""
+
+from __future__ import annotations
+
+import logging
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, SimpleLogRecordProcessor
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
+
+import eventflows
+from eventflows import (
+    ConsoleProvider,
+    EventFlowsInstrumentor,
+    EventFlowsLogRecordExporter,
+    GA4Provider,
+    MetaProvider,
+    RedditProvider,
+    TikTokProvider,
+    config,
+    running,
+)
+from eventflows.diagnosis import WARN_DAYS, Diagnosis, Wiring, diagnose
+from eventflows.providers.base import Provider
+from eventflows.providers.meta import VERSIONS
+from eventflows.survey import diagnosis_of
+
+TODAY = date(2026, 11, 25)
+CLEAN = Wiring(logs="processor", spans="processor", instrumentor=True, sampler="AlwaysOnSampler")
+
+
+def diagnosed(
+    *providers: Provider, mode: str = "live", wiring: Wiring = CLEAN, today: date = TODAY, **options: Any
+) -> Diagnosis:
+    built = config.settings(list(providers) or [ConsoleProvider()], **options)
+    return diagnose(built, mode, None, wiring, today)
+
+
+def warnings(found: Diagnosis) -> list[str]:
+    return [one.text for one in found.findings if one.level == "warning"]
+
+
+def test_a_clean_set_up_has_nothing_to_mend() -> None:
+    found = diagnosed(MetaProvider("1", "sekret"), GA4Provider("G-1", "sekret"), sending_queue={"storage": "/tmp/x"})  # noqa: S108
+    assert found.findings == ()
+    text = "\n".join(found.lines())
+    assert "meta  API v26.0, live" in text
+    assert "/tmp/x" in text  # noqa: S108
+    assert "sekret" not in text + str(found.as_json())
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [(WARN_DAYS + 1, None), (WARN_DAYS, "in 90 days"), (1, "in 1 days"), (0, "has ended"), (-400, "has ended")],
+)
+def test_the_end_of_an_api_version_is_told_in_time(days: int, said: str | None) -> None:
+    ends = VERSIONS["v22.0"]
+    assert ends is not None
+    found = warnings(diagnosed(MetaProvider("1", "x", api_version="v22.0"), today=ends - timedelta(days)))
+    if said is None:
+        assert found == []
+    else:
+        (warning,) = found
+        assert said in warning
+        assert "meta: API v22.0" in warning
+        assert "set api_version to v26.0" in warning
+
+
+def test_the_version_and_its_end_are_shown() -> None:
+    (destination,) = diagnosed(MetaProvider("1", "x", api_version="v25.0")).destinations
+    assert destination.api == "API v25.0 until 2028-07-29"
+
+
+def test_what_the_sampler_drops_is_lost_without_the_instrumentor() -> None:
+    wired = Wiring(logs="processor", spans="processor", sampler="TraceIdRatioBased{0.1}")
+    (warning,) = warnings(diagnosed(wiring=wired))
+    assert "TraceIdRatioBased{0.1}" in warning
+    assert warnings(diagnosed(wiring=Wiring(logs="processor", spans="processor", sampler="AlwaysOnSampler"))) == []
+
+
+def test_short_attribute_limits_cut_digests() -> None:
+    def limited(length: int) -> list[str]:
+        return [
+            one.level for one in diagnosed(wiring=Wiring(instrumentor=True, length_limits=(("x", length),))).findings
+        ]
+
+    assert [limited(length) for length in (63, 64, 1023, 1024)] == [["warning"], ["note"], ["note"], []]
+
+
+@pytest.mark.parametrize("proxies", ["0.0.0.0/0", "::/0"])
+def test_proxies_that_are_everybody(proxies: str) -> None:
+    (warning,) = warnings(diagnosed(visitor={"trusted_proxies": [proxies]}))
+    assert proxies in warning
+    assert warnings(diagnosed(visitor={"trusted_proxies": ["private"]})) == []
+
+
+def test_tests_in_a_live_environment_and_none_in_a_test_environment() -> None:
+    testing = [MetaProvider("1", "x", test_code="T"), GA4Provider("G-1", "x", test_mode=True)]
+    assert [text.partition(":")[0] for text in warnings(diagnosed(*testing))] == ["meta", "ga4"]
+    found = diagnosed(*testing, TikTokProvider("c", "x"), RedditProvider("a", "x", test_mode=True), mode="test")
+    assert warnings(found) == []
+    assert {one.provider: one.mode for one in found.destinations} == {
+        "meta": "test", "ga4": "test", "tiktok": "logged only", "reddit": "test",
+    }  # fmt: skip
+    assert ["tiktok: set test_code" in one.text for one in found.findings] == [True]
+
+
+# --- in a process
+
+
+def test_configure_tells_it_as_one_block_and_its_warnings_by_themselves(caplog: pytest.LogCaptureFixture) -> None:
+    trace.set_tracer_provider(TracerProvider(sampler=TraceIdRatioBased(0.5)))
+    with caplog.at_level(logging.INFO, "eventflows"):
+        eventflows.configure([MetaProvider("1", "sekret"), ConsoleProvider()])
+        (block,) = (one for one in caplog.records if "environment:" in one.getMessage())
+        assert block.name == "eventflows"
+        assert block.getMessage().count("\n") >= 5
+        assert sum("sampler" in one.getMessage() for one in caplog.records if one.levelno == logging.WARNING) == 1
+        caplog.clear()
+        EventFlowsInstrumentor().instrument()
+        try:
+            assert "on all spans, by the instrumentor" in caplog.text
+            assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+        finally:
+            EventFlowsInstrumentor().uninstrument()
+    assert "sekret" not in caplog.text
+
+
+@pytest.mark.parametrize(("kind", "way"), [(SimpleLogRecordProcessor, "simple"), (BatchLogRecordProcessor, "batch")])
+def test_an_exporter_is_found_behind_its_processor(kind: Any, way: str) -> None:
+    logs = LoggerProvider()
+    logs.add_log_record_processor(kind(EventFlowsLogRecordExporter(providers={"console": {}})))
+    set_logger_provider(logs)
+    pipeline = running.current()
+    assert pipeline is not None
+    found = diagnosis_of(pipeline)
+    assert any(f"behind a {way} processor" in one for one in found.ways_in)
+    assert any("behind a batch processor" in one for one in warnings(found)) == (way == "batch")
+    logs.shutdown()
+
+
+def test_limits_of_the_sdk_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "32")
+    set_logger_provider(LoggerProvider())
+    trace.set_tracer_provider(
+        TracerProvider(sampler=ParentBased(ALWAYS_ON), span_limits=SpanLimits(max_attribute_length=40))
+    )
+    found = diagnosis_of(eventflows.configure([ConsoleProvider()]))
+    said = sorted(warnings(found))
+    assert [text[:48] for text in said] == [
+        "the length limit of log attributes is 32: it cut",
+        "the length limit of span attributes is 40: it cu",
+    ]
+
+
+def test_the_environments_name_comes_from_the_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging")
+    pipeline = eventflows.configure([GA4Provider("G-1", "x")], environments={"staging": "test"})
+    assert diagnosis_of(pipeline).environment == "staging (test)"

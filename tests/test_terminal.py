@@ -1,0 +1,136 @@
+"""The command line at a terminal and in pipes, as real processes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+import eventflows
+from eventflows.sandbox import Sandbox
+from tests.conftest import environment, four
+
+from .test_pipeline import FAST, LEAD
+
+COMMAND = [sys.executable, "-m", "eventflows.cli"]
+PREFIX = "OTEL_EXPORTER_EVENTFLOWS_"
+
+
+@pytest.fixture
+def folder(sandbox: Sandbox, tmp_path: Path) -> Path:
+    """Three dead letters with a long reason."""
+    found = tmp_path / "storage"
+    eventflows.configure(four(sandbox.url)[:1], sending_queue={"storage": str(found)}, retry_on_failure=FAST)
+    for number in range(3):
+        event = {
+            **LEAD,
+            "order_id": f"order-{number}",
+            "value": 1,
+            "currency": "none",
+            "event_id": f"{'e' * 40}{number}",
+        }
+        eventflows.get_tracer("shop").add_event("Purchase", event)
+    assert eventflows.force_flush(10_000)
+    eventflows.shutdown(5_000)
+    return found
+
+
+def at_a_terminal(argv: list[str], columns: int, **extra: str) -> tuple[int, str]:
+    """What a person sees there: the exit code, and all that came on the terminal."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    env = {key: value for key, value in environment(TERM="xterm", **extra).items() if key not in ("COLUMNS", "LINES")}
+    if "NO_COLOR" not in extra:
+        env.pop("NO_COLOR", None)
+    process = subprocess.Popen([*COMMAND, *argv], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            if not (part := os.read(ours, 65536)):
+                break
+        except OSError:  # the other side has closed
+            break
+        seen += part
+    os.close(ours)
+    return process.wait(30), seen.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\033\[[0-9;]*[mK]", "", text)
+
+
+@pytest.mark.parametrize("columns", [60, 100, 400])
+def test_a_table_fits_the_terminal(columns: int, folder: Path) -> None:
+    code, seen = at_a_terminal(["dead-letters", "list", "--storage", str(folder)], columns)
+    lines = plain(seen).splitlines()
+    assert (code, len(lines)) == (0, 4)
+    assert max(map(len, lines)) <= max(columns, 90)  # seven columns are never narrower than this
+    assert ("…" in seen) == (columns < 150)
+
+
+def test_colours_are_for_terminals_that_want_them(folder: Path) -> None:
+    argv = ["show", "order-1", "--storage", str(folder)]
+    assert "\033[31mrefused" in at_a_terminal(argv, 200)[1]
+    assert "\033" not in at_a_terminal(argv, 200, NO_COLOR="1")[1]
+    done = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    assert (done.returncode, "refused" in done.stdout, "\033" in done.stdout) == (0, True, False)
+
+
+def test_a_closed_pipe_is_no_traceback(folder: Path) -> None:
+    line = f"{' '.join(COMMAND)} dead-letters list --json --storage {folder} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, env=environment(), timeout=60, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("141", "0")  # 0 where it was quicker than `true`
+
+
+def test_ctrl_c_ends_at_once_and_without_a_traceback() -> None:
+    """Although the platform never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = environment(
+            **{PREFIX + "META_PIXEL_ID": "1", PREFIX + "META_ACCESS_TOKEN": "x", PREFIX + "ENDPOINT": url}
+        )
+        argv = [*COMMAND, "send", "Lead", "-a", "user.email=a@b.example"]
+        process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=8)  # the request's own timeout is 10 s
+        connection.close()
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_ctrl_c_stops_the_sandbox_and_json_says_where_it_was() -> None:
+    argv = [*COMMAND, "sandbox", "--port", "0", "--json"]
+    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["url"].startswith("http://127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--help"], capture_output=True, text=True, env=environment(), timeout=60, check=True
+    )
+    commands = ("check", "render", "send", "sandbox", "dead-letters", "show", "report", "erase", "version")
+    for command in commands:
+        assert re.search(rf"^ +{command}( |$)", done.stdout, re.MULTILINE), command
+    assert "exit codes: 0" in done.stdout
+    bare = subprocess.run(COMMAND, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    assert (bare.returncode, bare.stdout, bare.stderr) == (2, "", done.stdout)
