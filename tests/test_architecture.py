@@ -21,12 +21,15 @@ SOURCE = ROOT / "src" / "eventflows"
 # From the ground up: a module may import only from the layers below its own.
 LAYERS = [
     {"errors", "conversion", "country", "log", "environment_variables", "patching", "lifecycle", "pools", "payload"},
-    {"pii", "semconv", "environments", "proxies", "checks", "stats", "secret"},
-    {"values", "consent", "retry"},
-    {"cookies", "sealing"},
+    {"pii", "semconv", "environments", "proxies", "checks", "stats", "secret", "conditions", "substitution"},
+    {"values", "consent", "retry", "kinds", "lookup", "config_file"},
+    {"cookies", "sealing", "consent_settings", "delivery_settings", "selection"},
+    {"provider_settings"},
     {"capture", "commit", "providers.base", "request"},
     {"providers", *(f"providers.{name}" for name in BUILT_IN), "visitor"},
-    {"routing", "transport", "context", "pace"},
+    {"routing", "transport", "context", "pace", "provider_list"},
+    {"model"},
+    {"variables", "config_schema"},
     {"mapping", "sdk", "baggage", "frameworks", "journal"},
     {"delivery", "intake", "metrics"},
     {"telemetry"},
@@ -40,7 +43,7 @@ LAYERS = [
     {"instrumentation", "startup"},
     {"history"},
     {"cli.output", "cli.sandbox", "cli.given", "cli.parallel"},
-    {"cli.check", "cli.events", "cli.storage"},
+    {"cli.check", "cli.configuration", "cli.events", "cli.storage"},
     {"cli"},
     {"cli.__main__"},
 ]

@@ -122,9 +122,9 @@ def test_it_is_decided_again_when_the_event_is_sent() -> None:
 @pytest.mark.parametrize(
     ("consent", "message"),
     [
-        ({"default": "perhaps"}, "consent.default.ad_storage: 'perhaps' is neither granted nor denied"),
+        ({"default": "perhaps"}, "consent.default: 'perhaps' is neither granted nor denied"),
         ({"default": {"adstorage": "denied"}}, "did you mean consent.default.ad_storage"),
-        ({"regions": {"Europe": "denied"}}, "consent.regions: 'Europe'"),
+        ({"regions": {"Europe": "denied"}}, "consent.regions.Europe: neither a country"),
         ({"sec_gpc": "yes"}, "consent.sec_gpc: 'yes' is not one of ignore, limited_data_use, denied"),
         ({"region": {}}, "did you mean consent.regions"),
         ("denied", "consent: must be a mapping"),
@@ -137,7 +137,7 @@ def test_a_wrong_setting_is_one_clear_error(consent: Any, message: str) -> None:
 
 
 def test_a_provider_that_needs_an_unknown_purpose_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="needs_consent must be a list of ad_storage"):
+    with pytest.raises(ConfigurationError, match="needs_consent: 'marketing' is not one of ad_storage"):
         MetaProvider("1", "t", needs_consent=["marketing"])
 
 

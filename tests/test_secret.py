@@ -81,7 +81,7 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 def test_an_unusable_file_is_an_error_at_start_that_names_the_file(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"meta: access_token: the file .*token is not usable"):
+    with pytest.raises(ConfigurationError, match=r"providers.meta.access_token: the file .*token is not usable"):
         MetaProvider("123", f"${{file:{file}}}")
 
 

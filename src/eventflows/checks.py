@@ -1,70 +1,171 @@
-"""Checking single settings: the clean value, or one clear error that names the key and what is allowed."""
+"""Checking single settings: the clean value, or one clear error that names the setting and what is allowed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, Problem
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SHOWN = 60
 
 
-def one_of(key: str, value: object, allowed: Sequence[str], default: str) -> str:
-    if value is None:
-        return default
-    if value not in allowed:
-        raise ConfigurationError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
-    return str(value)
+class Problems:
+    """What was found so far, so that a user hears of all problems at once.
+
+    Attributes:
+        found: In the order in which they were found.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keep the error of what is inside, and go on behind it."""
+        try:
+            yield
+        except ConfigurationError as error:
+            self.found.extend(error.problems)
+
+    def add(self, path: str, message: str) -> None:
+        self.found.append(Problem(path, message))
+
+    def raise_any(self) -> None:
+        """
+        Raises:
+            ConfigurationError: Something was found.
+        """
+        if self.found:
+            raise ConfigurationError(problems=dict.fromkeys(self.found))
 
 
-def boolean(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{key}: {value!r} must be true or false")
+class Seconds(float):
+    """A duration that is in seconds already: in the settings themselves a bare number is milliseconds."""
+
+    __slots__ = ()
+
+
+def wrong(path: str, message: str) -> ConfigurationError:
+    """The error that a setting's value is not what it must be."""
+    return ConfigurationError(message, path=path)
+
+
+def below(path: str, key: object) -> str:
+    """The path of a setting below another one."""
+    return f"{path}.{key}" if path else str(key)
+
+
+def shown(value: object) -> str:
+    """A value in an error's text, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 reason: an object of the app, such as one in recursion
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def one_of(path: str, value: object, allowed: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise wrong(path, f"{shown(value)} is not one of {', '.join(allowed)}")
     return value
 
 
-def mapping(key: str, given: object, allowed: Sequence[str] | None = None) -> Mapping[str, Any]:
+def boolean(path: str, value: object) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):  # a file's ${VAR} is a text
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise wrong(path, f"{shown(value)} must be true or false")
+    return value
+
+
+def mapping(path: str, given: object, allowed: Sequence[str] | None = None) -> Mapping[str, Any]:
     """A section of the configuration; with `allowed`, one whose keys are all known."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise ConfigurationError(f"{key}: must be a mapping")
+        raise wrong(path, f"must be a mapping, not {type(given).__name__}")
+    problems = Problems()
     for name in given:
         if allowed is not None and name not in allowed:
-            raise ConfigurationError(unknown_key(f"{key}.{name}", [f"{key}.{one}" for one in allowed]))
+            problems.found.append(unknown_key(path, name, allowed))
+    problems.raise_any()
     return given
 
 
-def booleans(key: str, given: object, kind: type[Any]) -> dict[str, bool]:
-    section = mapping(key, given, [f.name for f in fields(kind)])
-    return {name: boolean(f"{key}.{name}", value) for name, value in section.items()}
-
-
-def texts(key: str, value: object) -> tuple[str, ...]:
-    """A list of strings; in the environment one string with commas."""
+def texts(path: str, value: object) -> tuple[str, ...]:
+    """A list of strings; also one string with commas, as in the environment."""
     listed = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(listed, Sequence) or not all(isinstance(one, str) and one for one in listed):
-        raise ConfigurationError(f"{key}: must be a list of strings")
+    if not isinstance(listed, (Sequence, set, frozenset)) or not all(isinstance(one, str) and one for one in listed):
+        raise wrong(path, "must be a list of strings")
     return tuple(listed)
 
 
-def seconds(key: str, value: object) -> float:
-    """A duration in seconds: an integer is milliseconds, a string carries its unit."""
-    if isinstance(value, str) and value.strip().isdigit():
+def text(path: str, value: object) -> str:
+    """A string that is not blank; a whole number is one as well, since ids are often written so."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**40:
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise wrong(path, f"{shown(value)} must be a non-empty string")
+    return value.strip()
+
+
+def number(
+    path: str, value: object, least: float | None = None, most: float | None = None, *, whole: bool = False
+) -> float:
+    """A number within its limits."""
+    allowed = "a whole number" if whole else "a number"
+    if least is not None and most is not None:
+        allowed += f" from {least:g} to {most:g}"
+    elif least is not None:
+        allowed += f" of at least {least:g}"
+    found = value
+    if isinstance(value, str):
+        try:
+            found = float(value) if not whole else int(value)
+        except ValueError:
+            found = None
+    fits = isinstance(found, (int, float)) and not isinstance(found, bool) and found == found  # not NaN
+    fits = fits and (least is None or found >= least) and (most is None or found <= most)  # type: ignore[operator]
+    if not fits or abs(found) > 1e15 or (whole and found != int(found)):  # type: ignore[arg-type, call-overload]
+        raise wrong(path, f"{shown(value)} must be {allowed}")
+    return found  # type: ignore[return-value]
+
+
+def seconds(path: str, value: object, *, zero: bool = False) -> Seconds:
+    """A duration in seconds: an integer is milliseconds, a string carries its unit.
+
+    Args:
+        zero: Whether 0 is allowed, which then means "without limit".
+    """
+    if isinstance(value, Seconds):
+        return value
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) <= 15:
         value = int(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
-        return value / 1000
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or float(match[1]) == 0:
-        raise ConfigurationError(f"{key}: {value!r} is not a duration: use milliseconds (5000) or a unit (5s, 15m)")
-    return float(match[1]) * _UNITS[match[2]]
+    found: float | None = None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1e15:
+        found = value / 1000
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        found = float(match[1]) * _UNITS[match[2]]
+    if found is None or (found == 0 and not zero):
+        raise wrong(path, f"{shown(value)} is not a duration: use milliseconds (5000) or a unit (5s, 15m)")
+    return Seconds(found)
 
 
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    near = get_close_matches(key, known, 1)
-    return f"{key}: no such setting{f', did you mean {near[0]}?' if near else ''} Allowed: {', '.join(known)}"
+def url(path: str, value: object) -> str:
+    """A URL with scheme and host, without a slash at its end."""
+    if not isinstance(value, str) or not re.match(r"https?://[^\s/?#]", value):
+        raise wrong(path, f"{shown(value)} must be a URL that starts with http:// or https://")
+    return value.strip().rstrip("/")
+
+
+def unknown_key(path: str, key: object, known: Sequence[str]) -> Problem:
+    """The problem that a section has no such key."""
+    near = get_close_matches(str(key)[:100], known, 1)
+    hint = f", did you mean {below(path, near[0])}?" if near else "."
+    return Problem(below(path, str(key)[:100]), f"no such setting{hint} Allowed: {', '.join(known)}")

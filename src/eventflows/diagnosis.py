@@ -107,7 +107,7 @@ def diagnose(settings: Settings, mode: str | None, environment: str | None, wiri
         environment: Its name, where there is one.
         today: Against which the ends of API versions are held.
     """
-    folder = settings.queue.storage
+    folder = settings.sending_queue.storage
     return Diagnosis(
         environment=f"{environment or 'not named'} ({mode or 'not known yet'})",
         destinations=tuple(Destination(p.name, _api(p), _mode(p, mode)) for p in settings.providers),

@@ -2,15 +2,58 @@
 
     ValueError
     └── ConfigurationError
+        └── MissingDependencyError
 
 Only configuration raises, once, at start. Bad data at run time never does: it is counted with a reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a configuration. It never holds a secret.
+
+    Attributes:
+        path: Which setting (`providers.meta.pixel_id`); empty where it is the whole.
+        message: What is wrong with it, and what is allowed.
+        source: The file that it stands in, or the environment variable.
+        line: Where in that file, counted from 1; None where that is not known.
+    """
+
+    path: str
+    message: str
+    source: str = ""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = self.source + (f", line {self.line}" if self.line is not None else "")
+        # The name of a variable says which setting it is.
+        path = "" if self.source.startswith("OTEL_") else self.path
+        return ": ".join(part for part in (where, path, self.message) if part)
+
 
 class ConfigurationError(ValueError):
-    """A setting is missing, unknown or wrong. The message names the key and what is allowed."""
+    """Settings are missing, unknown or wrong. The message names each of them and what is allowed.
+
+    Args:
+        message: The one problem.
+        path: Which setting it is about.
+        problems: Several problems, in place of the one.
+
+    Attributes:
+        problems: All that were found.
+    """
+
+    def __init__(self, message: str = "", *, path: str = "", problems: Iterable[Problem] = ()) -> None:
+        self.problems = tuple(problems) or (Problem(path, message),)
+        told = [str(problem) for problem in self.problems]
+        super().__init__(
+            told[0] if len(told) == 1 else f"{len(told)} problems:\n" + "\n".join(f"  {one}" for one in told)
+        )
 
 
 class MissingDependencyError(ConfigurationError, ImportError):

@@ -18,7 +18,6 @@ from .errors import ConfigurationError
 from .journal import DEAD, Told
 from .mapping import NotSent, encode
 from .pii import seal_all
-from .pools import TransportSettings
 from .providers.base import Provider
 from .routing import filtered
 from .sealing import SealedEvent, load
@@ -115,9 +114,9 @@ def _replay(
             items.append(Item(entry, result))
     if not items:
         return
-    transport = open_transport(provider.METHOD, TransportSettings(settings.timeout), 1)
+    transport = open_transport(provider.METHOD, settings.transport(provider), 1)
     try:
-        for settled, attempts, *_ in direct.send(provider, items, transport, settings.retry, deadline):
+        for settled, attempts, *_ in direct.send(provider, items, transport, settings.lane(provider).retry, deadline):
             letter = of_entry[settled.entry.seq]
             if settled.status != direct.NOT_SENT:
                 _write(letter, settled.status, settled.reason, attempts)

@@ -17,10 +17,11 @@ from .backlog import Backlog
 from .consent import ConsentPolicy
 from .conversion import Conversion
 from .delivery import Entry, Item, Settled, erased, outdated, requests_of
+from .delivery_settings import QueueSettings
 from .journal import Journal, Row
 from .log import FULL, LEFT, Notices, logger, tell_lost, tell_trouble
 from .mapping import NotSent, count_match_keys, encode
-from .outbox import RECOVERED, Hooks, Outbox, QueueSettings
+from .outbox import RECOVERED, Hooks, Outbox
 from .pace import Pace
 from .pools import TransportSettings
 from .providers.base import Provider
@@ -45,7 +46,7 @@ class Lane:
         provider: Provider,
         queue: QueueSettings,
         policy: RetryPolicy,
-        timeout: float,
+        transport: TransportSettings,
         consent: ConsentPolicy,
         *,
         send_synthetic: bool = False,
@@ -56,7 +57,7 @@ class Lane:
         self.log_only = False
         self._queue = queue
         self._policy = policy
-        self._timeout = timeout
+        self._travel = transport
         self._consent = consent
         self._send_synthetic = send_synthetic
         self._pace = pace
@@ -154,9 +155,7 @@ class Lane:
 
     def _start(self) -> Batcher | InlineBatcher:
         name = f"EventFlows-{self.provider.name}"
-        self._transport = open_transport(
-            self.provider.METHOD, TransportSettings(self._timeout), self._queue.num_consumers
-        )
+        self._transport = open_transport(self.provider.METHOD, self._travel, self._queue.num_consumers)
         hooks = Hooks(self._settle, self._recheck, self._attempted, self._trouble, self._left)
         self._outbox = Outbox(
             name,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from . import payload
 from .conversion import Conversion
 from .providers.base import DAY_NS, Provider, Unencodable
+from .selection import Rename
 
 MAX_CLOCK_STEP_NS = DAY_NS
 """An event with our own time that is ahead by no more was recorded before the clock was set back; it is sent as of now."""
@@ -46,6 +47,8 @@ def encode(provider: Provider, conversion: Conversion, now: int) -> Written | No
             return NotSent("refused", "from the future: its timestamp must be in nanoseconds since 1970")
         conversion = conversion._replace(time_unix_nano=now)
     try:
+        if provider.rename is not None:
+            conversion = cast("Rename", provider.rename).apply(conversion)
         event, envelope, repeatable, common = provider.encode(conversion)
         if provider.extra is not None:
             event = merged(event, provider.extra)

@@ -30,26 +30,6 @@ IDLE_SECONDS = 5.0
 RECOVERED = "recovered"
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSettings:
-    """Names follow the Collector's `sending_queue`.
-
-    Attributes:
-        queue_size: How many conversions a lane holds in memory. Beyond it they are in the storage only; without storage
-            the newest are dropped, with a count.
-        flush_interval: Seconds until a batch that is not full is sent.
-        num_consumers: How many requests a lane has under way at most.
-        storage: The folder of the journals; None keeps everything in memory.
-        retention: Seconds that dead letters and the history are kept in the storage.
-    """
-
-    queue_size: int = 10_000
-    flush_interval: float = 1.0
-    num_consumers: int = 32
-    storage: str | None = None
-    retention: float = 30 * 86_400.0
-
-
 @dataclass(slots=True)
 class Work:
     """One request to be sent.

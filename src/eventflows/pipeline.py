@@ -60,9 +60,9 @@ class Pipeline:
         self._lanes = [self._lane(provider) for provider in built_from.providers]
         self._owed = ",".join(lane.provider.name for lane in self._lanes)
         self._storage: Storage | None = None
-        if (folder := built_from.queue.storage) is not None:
-            self._storage = Storage(Path(folder), built_from.queue.retention, self._recovered, self._tend)
-        self._intake = Intake(self._route, built_from.queue.queue_size)
+        if (folder := built_from.sending_queue.storage) is not None:
+            self._storage = Storage(Path(folder), built_from.sending_queue.retention, self._recovered, self._tend)
+        self._intake = Intake(self._route, built_from.sending_queue.queue_size)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.mode: str | None = None
         self._resetting: dict[int, threading.RLock] = {}
@@ -89,9 +89,9 @@ class Pipeline:
         self._pid = os.getpid()  # last, as other threads go by it
 
     def _lane(self, provider: Provider) -> Lane:
-        given = self.settings
+        given = self.settings.lane(provider)
         return Lane(
-            provider, given.queue, given.retry, given.timeout, given.consent,
+            provider, given.queue, given.retry, given.transport, given.consent,
             send_synthetic=given.send_synthetic, pace=self._paces.of(provider), telemetry=self._telemetry,
         )  # fmt: skip
 

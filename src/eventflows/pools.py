@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -33,7 +33,7 @@ class TransportSettings:
     """
 
     timeout: float = 10.0
-    proxy_url: str | None = None
+    proxy_url: str | None = field(default=None, repr=False)  # it may hold a password
     ca_file: str | None = None
     cert: str | tuple[str, str] | None = None
     verify: bool = True

@@ -17,6 +17,9 @@ class RetryPolicy:
     """Exponential back-off with full jitter, all in seconds. Names and meaning follow the Collector's `retry_on_failure`.
 
     Attributes:
+        initial_interval: The longest wait after the first failed attempt.
+        max_interval: The longest wait after any attempt.
+        multiplier: By which the longest wait grows from attempt to attempt.
         max_elapsed_time: After this long since the first failed attempt an event is given up; 0 is never, and then it
             expires when it is older than the platform accepts.
     """

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any, cast
 
+from .conditions import Condition
 from .consent import denied
-from .conversion import Conversion, EventType
+from .conversion import Conversion
 from .providers.base import Provider
-from .semconv import SYNTHETIC_TYPES, event_key
+from .selection import EventFilter, why_not
+from .semconv import SYNTHETIC_TYPES
+
+_NO_RESOURCE: Mapping[str, Any] = {}
 
 SPAN_FAILED = "span failed"
 
 
-def filtered(provider: Provider, conversion: Conversion, *, send_synthetic: bool = False) -> str | None:
+def filtered(
+    provider: Provider,
+    conversion: Conversion,
+    *,
+    send_synthetic: bool = False,
+    resource: Mapping[str, Any] = _NO_RESOURCE,
+) -> str | None:
     """Why this provider does not get this conversion, or None where it does.
 
     A provider is named by its id (`meta/eu`) or by its type (`meta`, all accounts of it).
@@ -21,6 +32,7 @@ def filtered(provider: Provider, conversion: Conversion, *, send_synthetic: bool
     Args:
         conversion: With the choices of consent that hold for it (`ConsentPolicy.effective`).
         send_synthetic: Let through what OpenTelemetry marks as sent by a bot or a test.
+        resource: Attributes of the app's resource, for conditions and tenants.
     """
     if conversion.failed:
         return SPAN_FAILED
@@ -29,20 +41,21 @@ def filtered(provider: Provider, conversion: Conversion, *, send_synthetic: bool
         return "not among conversion.providers"
     if conversion.exclude_providers and not conversion.exclude_providers.isdisjoint(ids):
         return "in conversion.exclude_providers"
-    if provider.events is not None and not _wanted(provider.events, conversion):
-        return "not among the provider's events"
+    reason = why_not(
+        conversion,
+        resource,
+        events=cast("EventFilter | None", provider.events),
+        when=cast("Condition | None", provider.when),
+        tenant=provider.tenant,
+        sample=provider.sample,
+    )
+    if reason is not None:
+        return reason
     if not send_synthetic and (synthetic := conversion.request.synthetic_type) in SYNTHETIC_TYPES:
         return f"user_agent.synthetic.type is {synthetic}"
     needed = provider.NEEDS_CONSENT if provider.needs_consent is None else provider.needs_consent
     purpose = denied(needed, conversion.consent)
     return f"consent: {purpose} denied" if purpose else None
-
-
-def _wanted(events: Sequence[str], conversion: Conversion) -> bool:
-    keys = {event_key(event) for event in events}
-    return event_key(conversion.type.value) in keys or (
-        conversion.type is EventType.CUSTOM and event_key(conversion.name) in keys
-    )
 
 
 class Seen:

@@ -143,6 +143,11 @@ class Secret:
 SecretLike = str | Callable[[], str] | Secret
 
 
+def is_file_reference(text: str) -> bool:
+    """Whether a credential of this text would be read from a file."""
+    return _FILE.fullmatch(text.strip()) is not None
+
+
 def bearer(given: SecretLike) -> Secret:
     """The value of an `Authorization: Bearer` header."""
     return Secret.of(given).behind("Bearer ")

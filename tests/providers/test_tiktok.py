@@ -194,7 +194,7 @@ def test_the_request_keeps_its_secret_apart() -> None:
     [
         ({"event_source": "tv"}, "web, app, offline, crm"),
         ({"event_source": "app"}, "app_id"),
-        ({"event_source": "app", "app_id": 123}, "app_id"),
+        ({"event_source": "app", "app_id": ""}, "app_id"),
         ({"event_source": "crm"}, "lead"),
     ],
 )

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import ConfigurationError
-from . import check, events, output, sandbox, storage
+from . import check, configuration, events, output, sandbox, storage
 
 _DESCRIPTION = (
     "Conversions from OpenTelemetry to ad platforms: check the settings, try an event, and see what became of each."
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (check, events, sandbox, storage):
+    for group in (check, events, configuration, sandbox, storage):
         group.add(commands)
     version = commands.add_parser("version", help="print the version", description="Print the version.")
     version.add_argument("--json", action="store_true", help="JSON in place of text")

@@ -18,7 +18,6 @@ from ..credentials import Tested
 from ..diagnosis import Diagnosis, Finding, diagnose
 from ..environments import mode_of, name_in
 from ..errors import ConfigurationError
-from ..pools import TransportSettings
 from ..providers.base import Provider
 from ..survey import diagnosis_of, wiring_of_environment
 from ..transport import open_transport
@@ -104,7 +103,7 @@ def _with_codes(providers: Sequence[Provider], codes: Sequence[str]) -> list[Pro
 
 
 def _of_storage(settings: Settings) -> Iterator[Finding]:
-    given = settings.queue.storage
+    given = settings.sending_queue.storage
     if given is None:
         return
     folder = Path(given)
@@ -122,7 +121,7 @@ def _test(providers: Sequence[Provider], settings: Settings) -> list[Tested]:
 
 
 def _test_one(provider: Provider, settings: Settings) -> Tested:
-    transport = open_transport(provider.METHOD, TransportSettings(settings.timeout), 1)
+    transport = open_transport(provider.METHOD, settings.transport(provider), 1)
     try:
         return credentials.test(provider, transport, time.time_ns())
     finally:

@@ -20,7 +20,6 @@ from ..delivery import Entry, Item
 from ..dryrun import Rendered, prepared, render_with
 from ..environments import TEST, mode_of, name_in
 from ..mapping import NotSent, encode
-from ..pools import TransportSettings
 from ..providers.base import Provider
 from ..transport import open_transport
 from . import output
@@ -158,9 +157,11 @@ def _to(
     written = encode(provider, conversion, now)
     if isinstance(written, NotSent):
         return _Result(name, written.status, written.reason)
-    transport = open_transport(provider.METHOD, TransportSettings(settings.timeout), 1)
+    transport = open_transport(provider.METHOD, settings.transport(provider), 1)
     try:
-        (found,) = direct.send(provider, [Item(Entry(conversion), written)], transport, settings.retry, deadline)
+        (found,) = direct.send(
+            provider, [Item(Entry(conversion), written)], transport, settings.lane(provider).retry, deadline
+        )
     finally:
         transport.close()
     status, reason, response = found.settled.status, found.settled.reason, found.response

@@ -68,11 +68,11 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     """
     given = arguments.storage
     if not given and arguments.config:
-        given = settings_of(arguments).queue.storage
+        given = settings_of(arguments).sending_queue.storage
     if not given:
         given = os.environ.get(STORAGE, "").strip()
     if not given and os.environ.get(CONFIG, "").strip():
-        given = config.from_environment().queue.storage
+        given = config.from_environment().sending_queue.storage
     if not given:
         raise ConfigurationError(f"--storage: which folder? Give it, or --config, or set {STORAGE}")
     folder = Path(given)

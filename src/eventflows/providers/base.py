@@ -18,12 +18,16 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from ..conditions import Condition
 from ..conversion import Conversion, EventType, Identifiers
 from ..conversion import Request as VisitorRequest
+from ..delivery_settings import TlsSettings
 from ..errors import ConfigurationError
 from ..pii import FORMS, digest
-from ..secret import Secret, SecretLike
-from ..semconv import CLICK_IDS, CONSENT_PURPOSES
+from ..provider_settings import clean
+from ..secret import SecretLike
+from ..selection import EventFilter, Rename, Tenant
+from ..semconv import CLICK_IDS
 
 DAY_NS = 24 * 3600 * 10**9
 MATCH_KEYS = frozenset(
@@ -196,21 +200,39 @@ class Provider:
     Args:
         name: The id in statistics and for routing: the type (`meta`) or `type/name` (`meta/eu`).
         endpoint: Replaces scheme, host and path prefix of the platform's URL (sandbox, proxy, tests).
-        events: The neutral types or event names it gets; None means all.
+        events: The conversion types or event names it gets, as a list or as `include` and `exclude`; without it all.
+        when: A condition on the attributes of event and resource; in code also a function of them.
+        sample: The share of the conversions it gets, above 0 and at most 1. A conversion's id decides.
+        tenant: Whose conversions these are; a file makes it from `tenants`.
+        rename: `events` and `properties` → the names that this provider is to see.
         extra: Deep-merged into each wire event, for what is not modelled here.
         test_code: Marks requests as tests, where the platform has such a code.
         needs_consent: The purposes that must not be denied, instead of those of the class.
+        timeout: Of one request, instead of the one for all providers.
+        retry_on_failure: Some of its settings, instead of those for all providers.
+        sending_queue: `queue_size`, `flush_interval` and `num_consumers`, instead of those for all providers.
+        tls: Instead of the one for all providers.
+        proxy_url: Instead of the one for all providers.
 
     Raises:
-        ConfigurationError: A required setting is empty, or a setting has a wrong value.
+        ConfigurationError: All settings that are missing or wrong.
     """
 
     name: str = ""
     endpoint: str | None = None
-    events: Sequence[str] | None = None
+    events: EventFilter | Sequence[str] | Mapping[str, Any] | None = None
+    when: Condition | str | Callable[[Mapping[str, Any]], object] | None = None
+    sample: float | None = None
+    tenant: Tenant | None = None
+    rename: Rename | Mapping[str, Any] | None = None
     extra: Mapping[str, Any] | None = None
     test_code: str | None = None
     needs_consent: Sequence[str] | None = None
+    timeout: float | str | None = None
+    retry_on_failure: Mapping[str, Any] | None = None
+    sending_queue: Mapping[str, Any] | None = None
+    tls: TlsSettings | Mapping[str, Any] | None = None
+    proxy_url: SecretLike | None = None
 
     TYPE: ClassVar[str]
     URL: ClassVar[str]
@@ -235,33 +257,11 @@ class Provider:
             object.__setattr__(self, "name", self.TYPE)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"{self.TYPE}: name must look like '{self.TYPE}' or '{self.TYPE}/eu'")
-        for key in self.SECRETS:
-            given = getattr(self, key)
-            if isinstance(given, (str, Secret)) or callable(given):
-                object.__setattr__(self, key, Secret.of(given))
-        for key in self.REQUIRED:
-            value = getattr(self, key)
-            if not (
-                value and not value.is_empty if isinstance(value, Secret) else isinstance(value, str) and value.strip()
-            ):
-                raise ConfigurationError(f"{self.name}: {key} is required, a non-empty string")
-            if isinstance(value, Secret) and (problem := value.problem()):
-                raise ConfigurationError(f"{self.name}: {key}: {problem}")
-        if self.endpoint is not None:
-            if not isinstance(self.endpoint, str) or not self.endpoint.startswith(("http://", "https://")):
-                raise ConfigurationError(f"{self.name}: endpoint must be a URL that starts with http:// or https://")
-            object.__setattr__(self, "endpoint", self.endpoint.rstrip("/"))
-        if self.events is not None:
-            if isinstance(self.events, str) or not all(isinstance(event, str) for event in self.events):
-                raise ConfigurationError(f"{self.name}: events must be a list of conversion types or event names")
-            object.__setattr__(self, "events", tuple(self.events))
-        if self.needs_consent is not None:
-            needed = self.needs_consent
-            if isinstance(needed, str) or not all(purpose in CONSENT_PURPOSES for purpose in needed):
-                raise ConfigurationError(f"{self.name}: needs_consent must be a list of {', '.join(CONSENT_PURPOSES)}")
-            object.__setattr__(self, "needs_consent", tuple(needed))
-        if self.extra is not None and not isinstance(self.extra, Mapping):
-            raise ConfigurationError(f"{self.name}: extra must be a mapping that is merged into each event")
+        clean(self)
+
+    def contradictions(self) -> Iterable[tuple[str, str]]:
+        """What is wrong with the settings beyond the type of each, as `(setting, message)`."""
+        return ()
 
     def __repr__(self) -> str:
         shown = (

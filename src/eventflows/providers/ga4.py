@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from ..conversion import Conversion, EventType, Identifiers, Item
-from ..errors import ConfigurationError
 from ..pii import digest, letters, state_code
 from ..secret import SecretLike
 from .base import (
@@ -113,7 +112,7 @@ class GA4Provider(Provider):
     measurement_id: str | None = None
     api_secret: SecretLike | None = None
     firebase_app_id: str | None = None
-    region: str | None = None
+    region: Literal["us", "eu"] | None = None
     debug_mode: bool = False
     test_mode: bool = False
 
@@ -155,18 +154,9 @@ class GA4Provider(Provider):
     }
     STANDARD_EVENTS: ClassVar[frozenset[str]] = frozenset(_RECOMMENDED_EVENTS.split())
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key, value in (("measurement_id", self.measurement_id), ("firebase_app_id", self.firebase_app_id)):
-            if value is not None and (not isinstance(value, str) or not value.strip()):
-                raise ConfigurationError(f"{self.name}: {key} must be a non-empty string")
+    def contradictions(self) -> Iterable[tuple[str, str]]:
         if (self.measurement_id is None) == (self.firebase_app_id is None):
-            raise ConfigurationError(f"{self.name}: either measurement_id (web) or firebase_app_id (app) is required")
-        if self.region is not None and self.region not in REGIONS:
-            raise ConfigurationError(f"{self.name}: region must be 'eu' or 'us'")
-        for key in ("debug_mode", "test_mode"):
-            if not isinstance(getattr(self, key), bool):
-                raise ConfigurationError(f"{self.name}: {key} must be true or false")
+            yield "measurement_id", "either this (web) or firebase_app_id (app) is required, and not both"
 
     @property
     def base_url(self) -> str:

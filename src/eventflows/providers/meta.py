@@ -8,13 +8,12 @@ https://developers.facebook.com/docs/marketing-api/data-processing-options
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, ClassVar
 
 from ..conversion import Conversion, EventType, Identifiers, Item
-from ..errors import ConfigurationError
 from ..pii import compact_place, mobile_id, place_digest, postal, state_code
 from ..secret import SecretLike, bearer
 from ..semconv import event_key
@@ -161,14 +160,11 @@ class MetaProvider(Provider):
         {*EVENT_NAMES.values(), "CustomizeProduct", "Donate", "FindLocation"} - {"Download", "Refund"}
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def contradictions(self) -> Iterable[tuple[str, str]]:
         version = self.api_version
-        well_formed = isinstance(version, str) and re.fullmatch(r"v\d+\.\d+", version)
+        well_formed = re.fullmatch(r"v\d{1,3}\.\d{1,3}", version)
         if not well_formed or (version not in VERSIONS and _number(version) < _number(NEWEST_VERSION)):
-            raise ConfigurationError(
-                f"{self.name}: api_version {version!r} is none, or has ended; allowed: {', '.join(VERSIONS)} or newer"
-            )
+            yield "api_version", f"{version!r} is none, or has ended; allowed: {', '.join(VERSIONS)} or newer"
 
     def api(self) -> Api:
         return Api(self.api_version, VERSIONS.get(self.api_version), NEWEST_VERSION)

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from ..conversion import Conversion, EventType, Identifiers, Item
-from ..errors import ConfigurationError
 from ..pii import digest, mobile_id, state_code
 from ..secret import SecretLike, bearer
 from .base import (
@@ -125,11 +124,6 @@ class RedditProvider(Provider):
         EventType.LEAD: "LEAD",
         EventType.SIGN_UP: "SIGN_UP",
     }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.test_mode, bool):
-            raise ConfigurationError(f"{self.name}: test_mode must be true or false")
 
     @property
     def test_id(self) -> str | None:
