@@ -136,6 +136,38 @@ def test_wrong_settings_are_told_and_nothing_is_sent(
     assert configured.requests == []
 
 
+def test_everything_that_needs_settings_takes_a_file(
+    sandbox: Sandbox, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its secrets come from the environment, its storage folder is the one that is read."""
+    monkeypatch.setenv("META_TOKEN", "sekret")
+    file = tmp_path / "eventflows.yaml"
+    file.write_text(
+        "providers:\n  meta: {pixel_id: '123', access_token: '${META_TOKEN}', test_code: T1}\n"
+        f"endpoint: {sandbox.url}\nsending_queue: {{storage: {tmp_path / 'storage'}}}\n"
+    )
+    given = ("--config", str(file))
+    code, found = run_json(capsys, "check", *given)
+    assert (code, results(found)) == (1, {"meta": "good"})  # a test code where it is live
+    assert found["storage"] == str(tmp_path / "storage")
+    assert run_json(capsys, "send", "Lead", "-a", "user.email=a@b.example", *given)[0] == 0
+    assert run(capsys, "render", "Lead", "-a", "user.email=a@b.example", *given)[0] == 0
+    (tmp_path / "storage").mkdir()
+    assert run(capsys, "dead-letters", "list", *given) == (0, "There are no dead letters.\n", "")
+    assert run(capsys, "show", "1", *given)[0] == 1
+    file.write_text("providers:\n  meta: {pixel: '123'}\n")
+    code, out, err = run(capsys, "check", *given)
+    assert (code, out) == (2, "")
+    assert "eventflows.yaml, line 2: providers.meta.pixel" in err
+
+
+def test_without_any_settings_it_says_how_to_give_some(capsys: Any) -> None:
+    for command in (("check",), ("send", "Lead")):
+        code, _, err = run(capsys, *command)
+        assert code == 2
+        assert "--config FILE" in err
+
+
 # --- send
 
 

@@ -163,3 +163,15 @@ def test_the_environments_name_comes_from_the_resource(monkeypatch: pytest.Monke
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging")
     pipeline = eventflows.configure([GA4Provider("G-1", "x")], environments={"staging": "test"})
     assert diagnosis_of(pipeline).environment == "staging (test)"
+
+
+def test_the_block_waits_for_somebody_who_reads_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Under opentelemetry-instrument the app sets up its logging later."""
+    caplog.set_level(logging.WARNING, "eventflows")
+    eventflows.configure([ConsoleProvider()])
+    assert "environment:" not in caplog.text
+    caplog.set_level(logging.INFO, "eventflows")
+    for _ in range(2):
+        eventflows.get_tracer("app").add_event("Lead", {"user.email": "a@b.example"})
+        assert eventflows.force_flush(5_000)
+    assert caplog.text.count("environment:") == 1

@@ -128,7 +128,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     done = subprocess.run(
         [*COMMAND, "--help"], capture_output=True, text=True, env=environment(), timeout=60, check=True
     )
-    commands = ("check", "render", "send", "sandbox", "dead-letters", "show", "report", "erase", "version")
+    commands = ("check", "render", "send", "sandbox", "dead-letters", "show", "report", "erase", "config", "version")
     for command in commands:
         assert re.search(rf"^ +{command}( |$)", done.stdout, re.MULTILINE), command
     assert "exit codes: 0" in done.stdout

@@ -39,7 +39,8 @@ _CLICK_PREFIXES = {
     "EAI": "gclid",
     "E.C.P.": "ttclid",
 }
-_notices = Notices()
+_NO_NETWORK = "{count} events: user_data.click_id is of no known network: use fbclid, gclid, ttclid, ..."
+_notices = Notices("capture")
 
 
 class Tracker:
@@ -100,7 +101,7 @@ class Tracker:
             attributes.update((key, value) for key, value in told if value is not None)
             return pipeline.record(name, attributes, timestamp, always=True) is not None
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            _notices.warn("track", "an event could not be tracked: %s", type(problem).__name__)
+            _notices.warn("track", "{count} events could not be tracked (%s) and are lost", type(problem).__name__)
             return False
 
     def flush(self, timeout_millis: float = 30_000) -> bool:
@@ -136,10 +137,12 @@ def _attributes(user_data: Mapping[str, Any]) -> dict[str, Any]:
         if kind := next((kind for prefix, kind in _CLICK_PREFIXES.items() if click.startswith(prefix)), None):
             found.setdefault(sc.CONVERSION_CLICK + kind, click)
         else:
-            _notices.warn("click_id", "user_data.click_id is of no known network: use fbclid, gclid, ttclid, ...")
+            _notices.warn("click_id", _NO_NETWORK)
     for key in user_data:
         if key not in _USER_DATA and key != "click_id":
-            _notices.warn(f"user_data.{key}", "user_data has no key %r; allowed: %s", key, " ".join(_USER_DATA))
+            _notices.warn(
+                f"user_data.{key}", "{count} events: user_data has no key %r; allowed: %s", key, " ".join(_USER_DATA)
+            )
     return found
 
 

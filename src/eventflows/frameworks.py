@@ -19,7 +19,7 @@ _WSGI = (("flask.app", "Flask"), ("django.core.handlers.wsgi", "WSGIHandler"))
 _ASGI = (("starlette.applications", "Starlette"), ("django.core.handlers.asgi", "ASGIHandler"))
 _HEADER = "eventflows_visitor"
 _UID = "eventflows"
-_notices = Notices()
+_notices = Notices("visitor")
 
 
 def watch(patches: Patches) -> None:
@@ -50,7 +50,7 @@ def _connect(signals: ModuleType) -> Callable[[], None]:
             if isinstance(headers, dict) and (known := visitor_snapshot()):
                 headers[_HEADER] = known
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            _notices.warn("celery", "a task goes without its visitor: %s", type(problem).__name__)
+            _notices.warn("celery", "{count} tasks go without their visitor (%s)", type(problem).__name__)
 
     def started(task_id: str = "", task: Any = None, **_: Any) -> None:
         request = getattr(task, "request", None)

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from . import running, survey, wiring
 from .context import around, follow_unsampled
 from .frameworks import watch
-from .log import Notices, logger
+from .log import Notices
 from .patching import Patches
 from .pipeline import Pipeline
 from .processor import OURS, EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
@@ -28,7 +28,8 @@ from .sdk import sole_log_processor, wants_record
 from .semconv import CONVERSION_TYPE
 
 _SCOPE = "eventflows"
-_notices = Notices()
+_NO_RECORD = "{count} conversions have no log record (%s): they are delivered, and missing in the logs' backend"
+_notices = Notices("capture")
 
 
 def add_event(
@@ -67,7 +68,7 @@ def add_event(
                 event_name=name,
             )
     except Exception as problem:  # noqa: BLE001 reason: another exporter's failure must not reach the app
-        logger.warning("the log record of a conversion was lost: %s", type(problem).__name__)
+        _notices.warn("record", _NO_RECORD, type(problem).__name__)
 
 
 _loggers: dict[str, tuple[AnyLoggerProvider, Logger]] = {}
@@ -134,7 +135,7 @@ def _start_span(wrapped: Any, _tracer: Any, args: tuple[Any, ...], kwargs: dict[
         try:
             return _unsampled(span, *args, **kwargs)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            _notices.warn("follow", "an unsampled span could not be followed: %s", type(problem).__name__)
+            _notices.warn("follow", "{count} unsampled spans could not be followed (%s)", type(problem).__name__)
     return span
 
 

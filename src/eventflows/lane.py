@@ -19,7 +19,7 @@ from .conversion import Conversion
 from .delivery import Entry, Item, Settled, erased, outdated, requests_of
 from .delivery_settings import QueueSettings
 from .journal import Journal, Row
-from .log import FULL, LEFT, Notices, logger, tell_lost, tell_trouble
+from .log import FULL, LEFT, UNREADABLE, UNWRITTEN, Notices, logger, tell_held, tell_lost, tell_trouble
 from .mapping import NotSent, count_match_keys, encode
 from .outbox import RECOVERED, Hooks, Outbox
 from .pace import Pace
@@ -62,7 +62,7 @@ class Lane:
         self._send_synthetic = send_synthetic
         self._pace = pace
         self._telemetry = telemetry
-        self._notices = Notices()
+        self._notices = Notices("delivery")
         self.reset()
 
     def reset(self) -> None:
@@ -231,7 +231,7 @@ class Lane:
                 self._ledger.settle("dropped", UNDELIVERED, "unknown", lost)
         if lost:
             self._notices.warn("left", LEFT, self.provider.name, count=lost)
-        self._notices.tell_held(all_of_them=True)
+        tell_held(all_of_them=True)
         if kept:
             logger.info("%s: %d conversions are left in the storage for the next process", self.provider.name, kept)
         if self._transport is not None and quiet:
@@ -256,7 +256,7 @@ class Lane:
         try:
             self._backlog.load(self._room, self._admit_loaded, self._unreadable)
         except sqlite3.Error as problem:
-            self._notices.warn("load", "%s: the storage cannot be read: %s", self.provider.name, problem)
+            self._notices.warn("load", UNREADABLE, self.provider.name, problem)
 
     def _room(self) -> int:
         return 0 if self._closed else self._queue.queue_size - self._in_memory
@@ -292,9 +292,7 @@ class Lane:
             journal.settle(self.provider.name, rows)
         except sqlite3.Error as problem:
             self._unwritten.extend((journal, row) for row in rows)
-            self._notices.warn(
-                "write", "%s: outcomes cannot be written to the storage: %s", self.provider.name, problem
-            )
+            self._notices.warn("write", UNWRITTEN, self.provider.name, problem, count=len(rows))
 
     # --- the lane's threads
 
@@ -306,7 +304,7 @@ class Lane:
             self._ledger.handed_over += len(entries)
             self._exporting += len(entries)
         try:
-            self._notices.tell_held()
+            tell_held()
             items, settled = self._prepare(entries)
             self._settle(settled)
             self._count_match_keys(items)

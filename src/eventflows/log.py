@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from weakref import WeakSet
 
 logger = logging.getLogger("eventflows")
 _MAX_KEYS = 1000
@@ -12,6 +13,11 @@ _MAX_KEYS = 1000
 # Of a lane: its provider, and then as each says.
 FULL = "%s: queue full (%d): {count} conversions dropped, the newest. Set sending_queue.storage, or raise queue_size"
 LEFT = "%s: {count} conversions dropped at the end of shutdown. Give it more time, or set sending_queue.storage"
+UNREADABLE = "%s: the storage cannot be read (%s): conversions on disk wait there. Look at the folder and its disk"
+UNWRITTEN = (
+    "%s: {count} outcomes cannot be written to the storage (%s): tried again every few seconds; should the process end before, "
+    "those events are sent again, under the same ids. Look at the folder and its disk"
+)
 _LOST: Mapping[str, str] = {
     "refused": "%s: {count} conversions refused: %s. See `eventflows dead-letters list` and `eventflows render`",
     "expired": "%s: {count} conversions expired: %s. They were recorded late, or waited too long",
@@ -34,12 +40,18 @@ _TROUBLES: Mapping[str, tuple[int, str]] = {
 
 
 class Notices:
-    """Rate-limited warnings, keyed by what they are about. A lost count under a race is only a log line's."""
+    """Rate-limited warnings, keyed by what they are about. A lost count under a race is only a log line's.
 
-    def __init__(self, seconds: float = 60.0) -> None:
+    Args:
+        area: The part of the library: the last word of the logger's name (`eventflows.delivery`).
+    """
+
+    def __init__(self, area: str, seconds: float = 60.0) -> None:
+        self._logger = logging.getLogger(f"{logger.name}.{area}")
         self._seconds = seconds
         self._last: dict[str, float] = {}
         self._held: dict[str, tuple[int, int, str, tuple[object, ...]]] = {}
+        _all.add(self)
 
     def warn(self, key: str, message: str, *args: object, count: int = 1, level: int = logging.WARNING) -> None:
         """Log `message % args`, at once or, where a line of this key came less than a minute ago, later with the others.
@@ -57,7 +69,7 @@ class Notices:
             if len(self._last) >= _MAX_KEYS:
                 self._last.clear()
             self._last[key] = now
-            _log(level, total, message, args)
+            self._log(level, total, message, args)
 
     def tell_held(self, *, all_of_them: bool = False) -> None:
         """Log the counts that were held back, once their minute is over."""
@@ -65,15 +77,23 @@ class Notices:
         for key in list(self._held):
             if (all_of_them or now - self._last.get(key, 0.0) >= self._seconds) and (held := self._held.pop(key, None)):
                 self._last[key] = now
-                _log(*held)
+                self._log(*held)
+
+    def _log(self, level: int, total: int, message: str, args: tuple[object, ...]) -> None:
+        if "{count}" in message:
+            message = message.replace("{count}", str(total))
+        elif total > 1:
+            message += f" [{total} times]"
+        self._logger.log(level, message, *args)
 
 
-def _log(level: int, total: int, message: str, args: tuple[object, ...]) -> None:
-    if "{count}" in message:
-        message = message.replace("{count}", str(total))
-    elif total > 1:
-        message += f" [{total} times]"
-    logger.log(level, message, *args)
+_all: WeakSet[Notices] = WeakSet()
+
+
+def tell_held(*, all_of_them: bool = False) -> None:
+    """Log what any part of the library held back, once its minute is over; at the end of the process all of it."""
+    for notices in list(_all):
+        notices.tell_held(all_of_them=all_of_them)
 
 
 def tell_trouble(notices: Notices, kind: str, provider: str, reason: str, waiting: int) -> None:

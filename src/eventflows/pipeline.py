@@ -46,6 +46,7 @@ class Pipeline:
 
     Attributes:
         mode: `live`, or `test` where the environment says so; None until the environment is known.
+        at_first: Called once, before the first event is read, on a thread of the pipeline; must not raise.
 
     Raises:
         ConfigurationError: The resource does not say in which environment this is.
@@ -53,7 +54,7 @@ class Pipeline:
 
     def __init__(self, built_from: Settings, resource: Mapping[str, Any] | None = None) -> None:
         self.settings = built_from
-        self._notices = Notices()
+        self._notices = Notices("capture")
         self._routes: dict[int, Callable[[], None]] = {}
         self._telemetry = Telemetry(self._lanes_here, self._journal) if built_from.telemetry else None
         self._paces = Paces()
@@ -65,6 +66,7 @@ class Pipeline:
         self._intake = Intake(self._route, built_from.sending_queue.queue_size)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.mode: str | None = None
+        self.at_first: Callable[[], None] | None = None
         self._resetting: dict[int, threading.RLock] = {}
         if resource is not None or built_from.environment is not None or not built_from.environments:
             self.in_environment(resource or {})
@@ -164,7 +166,9 @@ class Pipeline:
                 self.accept(event)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             self._left_out["event", type(problem).__name__] += 1
-            self._notices.warn("capture", "an event could not be captured: %s", type(problem).__name__)
+            self._notices.warn(
+                "capture", "{count} events could not be captured (%s) and are lost", type(problem).__name__
+            )
             return None
         return event
 
@@ -197,9 +201,8 @@ class Pipeline:
                 return shown(event, self._name, around=on_record and not self.settings.privacy.omit_request)
             return without_persons(attributes) if recognise(name, attributes, self.settings.rules) is not None else None
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            self._notices.warn(
-                "seal", "an event lost its attributes, as it could not be sealed: %s", type(problem).__name__
-            )
+            text = "{count} events lost their attributes for others, as they could not be sealed (%s)"
+            self._notices.warn("seal", text, type(problem).__name__)
             return {}
 
     def _check_fork(self) -> None:
@@ -232,6 +235,9 @@ class Pipeline:
 
     def _route(self, arrivals: Sequence[Arrival]) -> None:
         """Read events, and offer each to every lane; on the intake's thread, or on one that flushes."""
+        if self.at_first is not None:
+            told, self.at_first = self.at_first, None
+            told()
         if self.mode is None:
             self._find_environment()
         lanes, offers = self._lanes, [list[tuple[Entry, str | None]]() for _ in self._lanes]
@@ -239,7 +245,7 @@ class Pipeline:
             conversion = conversion_of(event)
             for attribute, reason in conversion.left_out:
                 self._left_out[attribute, reason] += 1
-                self._notices.warn(f"{attribute}: {reason}", "%s left out of a conversion: %s", attribute, reason)
+                self._notices.warn(f"{attribute}: {reason}", "{count} conversions go without %s: %s", attribute, reason)
             effective = self.settings.consent.effective(conversion)
             entry = Entry(conversion, journal, seq)
             for lane, offered in zip(lanes, offers, strict=True):

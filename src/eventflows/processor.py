@@ -25,7 +25,7 @@ from .pipeline import Pipeline
 from .running import current, shared
 
 _MAX_RUNNING = 100_000
-_notices = Notices()
+_notices = Notices("capture")
 OURS = create_key("eventflows-record")
 """Context key of records that carry a conversion which the pipeline has already."""
 
@@ -121,7 +121,11 @@ class EventFlowsSpanProcessor(SpanProcessor):
             if len(self._running) > _MAX_RUNNING:  # spans that nobody ends must not fill the memory
                 self._running.pop(next(iter(self._running)), None)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            _notices.warn("follow", "a span could not be followed: %s", type(problem).__name__)
+            _notices.warn(
+                "follow",
+                "{count} spans could not be followed (%s); their events go without the request",
+                type(problem).__name__,
+            )
 
     def on_end(self, span: ReadableSpan) -> None:
         scope = self._running.pop(span.context.span_id, None) if span.context is not None else None

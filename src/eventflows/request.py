@@ -40,7 +40,7 @@ _HEADERS = (
 )  # fmt: skip
 _WSGI_HEADERS = tuple((f"HTTP_{name.upper().replace('-', '_')}", name) for name in _HEADERS)
 _ASGI_HEADERS = {name.encode(): name for name in _HEADERS}
-_notices = Notices()
+_notices = Notices("visitor")
 
 
 def read_attributes(given: Mapping[Any, Any] | None) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def attributes_of(head: RequestHead, trusted: Sequence[Network]) -> dict[str, An
     elif address and not trusted and (header("x-forwarded-for") or header("forwarded")) and _is_inner(address):
         _notices.warn(
             "proxy",
-            "requests come through a proxy, so the visitors' addresses are unknown: set visitor.trusted_proxies",
+            "{count} requests came through a proxy, so the visitors' addresses are unknown: set visitor.trusted_proxies",
         )
         address = None
     query = f"?{head.query}" if head.query else ""

@@ -18,7 +18,10 @@ ordinary: set[str] = set()
 _MAX_ORDINARY = 4096
 _current: Pipeline | None = None
 _rehearsed: ContextVar[Pipeline | None] = ContextVar("eventflows-rehearsal", default=None)
-_notices = Notices()
+_NOT_CONFIGURED = (
+    "{count} events were recorded while EventFlows is not configured, and are lost: call eventflows.configure()"
+)
+_notices = Notices("capture")
 
 
 def current() -> Pipeline | None:
@@ -61,7 +64,7 @@ def required() -> Pipeline | None:
     """The pipeline, or a log line that says why nothing is recorded."""
     running = current()
     if running is None:
-        _notices.warn("none", "an event was recorded while EventFlows is not configured; it is lost")
+        _notices.warn("none", _NOT_CONFIGURED)
     return running
 
 

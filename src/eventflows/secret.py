@@ -16,7 +16,7 @@ from .log import Notices
 MASK = "***"
 _FILE = re.compile(r"\$\{file:([^}]+)\}")
 _MAX_FILE = 65_536
-_notices = Notices()
+_notices = Notices("config")
 
 
 class SecretUnavailable(Exception):

@@ -41,7 +41,7 @@ class Storage:
         self._retention = retention
         self._recovered = recovered
         self._tended = tended
-        self._notices = Notices()
+        self._notices = Notices("storage")
         self._own: Journal | None = None
         self._adopted: list[Journal] = []
         self.reset()
@@ -78,13 +78,12 @@ class Storage:
         except (sqlite3.Error, OSError) as problem:
             self._not_before = time.monotonic() + REFUSED_SECONDS
             self._lost = True
-            self._notices.warn(
-                "refused", "the storage takes nothing (%s): conversions are kept in memory only", str(problem)[:200]
-            )
+            text = "the storage takes nothing (%s): conversions are kept in memory only. Make room, or mend the folder"
+            self._notices.warn("refused", text, str(problem)[:200])
             return Arrival(event)
         if self._lost:
             self._lost = False
-            logger.warning("the storage takes conversions again")
+            self._notices.warn("again", "the storage takes conversions again")
         return Arrival(event, own, seq)
 
     def _open(self) -> Journal:
@@ -127,7 +126,9 @@ class Storage:
                     one.tidy(self._retention if due else None)
                 tidied = time.monotonic() if due else tidied
             except Exception as problem:  # noqa: BLE001 reason: the thread must outlive a disk's bad day
-                self._notices.warn("tend", "the storage could not be looked after: %s", type(problem).__name__)
+                self._notices.warn(
+                    "tend", "the storage could not be looked after (%s); tried again in seconds", problem
+                )
             if self._stop.wait(SCAN_SECONDS):
                 return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import datetime, timezone
 from typing import Literal
@@ -95,9 +96,16 @@ def diagnosis_of(pipeline: Pipeline, logs: object = None, spans: object = None) 
 
 
 def tell(pipeline: Pipeline, logs: object = None, spans: object = None) -> None:
-    """Log the diagnosis as one block, and what is to be mended as warnings, each of them once."""
+    """Log the diagnosis as one block, and what is to be mended as warnings, each of them once.
+
+    Where nobody would read it yet, as before the app has set up its logging, the block comes with the first conversion.
+    """
     found = diagnosis_of(pipeline, logs, spans)
-    logger.info("\n".join(found.lines(warnings=False)))
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("\n".join(found.lines(warnings=False)))
+        pipeline.at_first = None
+    else:
+        pipeline.at_first = lambda: logger.info("\n".join(found.lines(warnings=False)))
     told = _warned.setdefault(pipeline, set())
     for finding in found.findings:
         if finding.level == "warning" and finding.text not in told:

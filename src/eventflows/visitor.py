@@ -24,7 +24,8 @@ from .request import attributes_of, head_of_environ, head_of_scope, read_attribu
 
 REQUEST_KEY = "eventflows.visitor"
 """Where a WSGI environ or ASGI scope carries its visitor."""
-_notices = Notices()
+_NO_REQUEST = "visitor_update was called {count} times where no request is being answered; it has no effect"
+_notices = Notices("visitor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ class Visitor:
             try:
                 known = self._read()
             except Exception as problem:  # noqa: BLE001 reason: a request may hold anything, and the app must not suffer
-                _notices.warn("visitor", "a request could not be read for its visitor: %s", type(problem).__name__)
+                _notices.warn(
+                    "visitor", "{count} requests could not be read for their visitor (%s)", type(problem).__name__
+                )
                 known = {}
             self._known = known
         return known
@@ -154,7 +157,7 @@ def visitor_update(attributes: Mapping[str, Any]) -> None:
     """
     visitor = current_visitor()
     if visitor is None:
-        _notices.warn("update", "visitor_update was called where no request is being answered; it has no effect")
+        _notices.warn("update", _NO_REQUEST)
         return
     known = visitor.attributes
     visitor._known = {**known, **read_attributes(attributes)}

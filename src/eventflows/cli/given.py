@@ -37,6 +37,11 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     Raises:
         ConfigurationError: They are wrong, or there are none.
     """
+    if not is_configured(arguments):
+        raise ConfigurationError(
+            f"nothing is configured: give --config FILE, or set {config.PREFIX}<PROVIDER>_<SETTING>, such as "
+            f"{config.PREFIX}META_PIXEL_ID"
+        )
     if not arguments.config:
         return config.from_environment()
     return config.from_environment({**os.environ, CONFIG: arguments.config})

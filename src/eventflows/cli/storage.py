@@ -79,6 +79,7 @@ def _list(arguments: argparse.Namespace) -> int:
     found: list[DeadLetter] = []
     for letter in _letters(arguments):
         if len(found) >= arguments.limit:
+            print(f"eventflows: there are more than {arguments.limit}: --limit shows them", file=sys.stderr)
             break
         found.append(letter)
     if arguments.json:
