@@ -15,14 +15,14 @@ from eventflows import pii
 from eventflows import semconv as sc
 from eventflows.capture import Rules, capture, conversion_of, recognise
 from eventflows.conversion import Conversion, EventType, Item
-from eventflows.sealing import SealedEvent, dump, load, seal, shown
+from eventflows.sealing import Event, dump, load, record, seal, shown
 from tests.conftest import CANARIES, PERSON
 
 NOW = 1_795_455_900_123_456_789
 
 
-def sealed(attributes: dict[str, Any], name: str = "Purchase") -> SealedEvent:
-    return seal(name, recognise(name, attributes, Rules()) or EventType.CUSTOM, attributes, NOW)
+def sealed(attributes: dict[str, Any], name: str = "Purchase") -> Event:
+    return seal(record(name, recognise(name, attributes, Rules()) or EventType.CUSTOM, attributes, NOW))
 
 
 def captured(name: str = "Purchase", rules: Rules | None = None, **attributes: Any) -> Conversion:

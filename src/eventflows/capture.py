@@ -13,9 +13,9 @@ from . import semconv as sc
 from . import values
 from .conversion import NOTHING, Consent, Conversion, Device, EventType, Identifiers, Request
 from .cookies import clicks_of_query
-from .pii import Unusable, contains_email
+from .pii import FORMS, Unusable, contains_email
 from .pii import seal as seal_identifier
-from .sealing import SealedEvent, listed, seal
+from .sealing import Event, listed, record, seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ def capture(
     rules: Rules,
     around: Mapping[str, Any] = NOTHING,
 ) -> Conversion:
-    """Seal and read a recognised event in one go, as a dry run does. The arguments are those of `sealing.seal`."""
-    return conversion_of(seal(name, event_type, attributes, time_unix_nano, rules.default_country, around))
+    """Record, seal and read an event in one go, as a dry run does. The arguments are those of `sealing.record`."""
+    return conversion_of(seal(record(name, event_type, attributes, time_unix_nano, around), rules.default_country))
 
 
 # --- the places of the attributes: which part of the conversion, which field there, and how it is read
@@ -115,7 +115,7 @@ def _place(key: str) -> _Place:
         found = (_USER_ID, None, None, attribute)
     elif attribute.startswith(sc.CONVERSION_CLICK):
         found = (_CLICK, attribute[len(sc.CONVERSION_CLICK) :], values.click_id, attribute)
-    elif attribute.startswith(sc.SEALED):
+    elif attribute.startswith(sc.SEALED) and attribute[len(sc.SEALED) :] in FORMS:
         found = (_DIGESTS, attribute[len(sc.SEALED) :], None, attribute)
     elif attribute in _ELSEWHERE:
         found = (_NOWHERE, None, None, attribute)
@@ -133,9 +133,10 @@ _HEAD, _MIDDLE, _TAIL = slice(0, _SOURCE), slice(_AT("user"), _AT("consent") + 1
 _USER_IDS, _SEALED = (Identifiers._fields.index(name) for name in ("user_id", "sealed"))
 _URL, _AGENT, _ADDRESS = (Request._fields.index(name) for name in ("url", "user_agent", "client_address"))
 _WEB = ("website", "app")
+_make = tuple.__new__  # half the time of a named tuple's own `_make`
 
 
-def conversion_of(event: SealedEvent) -> Conversion:
+def conversion_of(event: Event) -> Conversion:
     """Read a sealed event, of this process or another."""
     parts: list[list[Any]] = [blank.copy() for blank in _BLANKS]
     clicks: dict[str, str] = {}
@@ -184,10 +185,10 @@ def conversion_of(event: SealedEvent) -> Conversion:
         whole[_QUANTITY] = sum(1 if item.quantity is None else item.quantity for item in whole[_ITEMS])
     whole[_HEAD] = event.id, event.type, event.name, event.time_unix_nano
     whole[_MIDDLE] = (
-        Identifiers._make(user), Request._make(request), Device._make(device), clicks, Consent._make(consent),
+        _make(Identifiers, user), _make(Request, request), _make(Device, device), clicks, _make(Consent, consent),
     )  # fmt: skip
     whole[_TAIL] = properties, event.origin, event.timed_here, (*event.left_out, *left_out), event.failed
-    return Conversion._make(whole)
+    return _make(Conversion, whole)
 
 
 def _is_anothers(around: Mapping[str, Any], whole: list[Any], request: list[Any]) -> bool:

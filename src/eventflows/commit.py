@@ -14,7 +14,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from .lifecycle import still_at_fork
-from .sealing import SealedEvent
+from .sealing import Event
 
 DEFAULT_TIMEOUT = 300.0
 _keeping = threading.RLock()  # re-entrant, since a signal handler may record a conversion; held for an assignment only
@@ -91,9 +91,7 @@ class Ticket:
 
     __slots__ = ("_pid", "_settled", "_settler", "deadline", "event", "key")
 
-    def __init__(
-        self, key: object, event: SealedEvent, deadline: float, settler: Callable[[Ticket, Fate], None]
-    ) -> None:
+    def __init__(self, key: object, event: Event, deadline: float, settler: Callable[[Ticket, Fate], None]) -> None:
         self.key = key
         self.event = event
         self.deadline = deadline
@@ -119,7 +117,7 @@ class WaitingRoom:
         timeout: Seconds after which one that was told nothing is delivered.
     """
 
-    def __init__(self, settle: Callable[[SealedEvent, Fate], None], timeout: float) -> None:
+    def __init__(self, settle: Callable[[Event, Fate], None], timeout: float) -> None:
         self._settle = settle
         self._timeout = timeout
         self.reset()
@@ -134,7 +132,7 @@ class WaitingRoom:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def hold(self, event: SealedEvent, unit: UnitOfWork) -> None:
+    def hold(self, event: Event, unit: UnitOfWork) -> None:
         """Let the event wait for the end of this unit, and of those that it is a part of."""
         ticket = Ticket((id(self), event.key), event, time.monotonic() + self._timeout, self._settled)
         with self._changed:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from opentelemetry import baggage, trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from . import semconv as sc
@@ -200,6 +200,10 @@ def around(span: Any = None, context: Context | None = None) -> Surroundings:
         context: None is the current one.
     """
     if span is None:
+        if context is None:
+            context = get_current()
+        if not context and current_visitor(context) is None:
+            return NOTHING  # as in a script
         span = trace.get_current_span(context)
     scope = scope_of(span)
     visitor = current_visitor(context)

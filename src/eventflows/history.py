@@ -20,7 +20,7 @@ from .mapping import NotSent, encode
 from .pii import seal_all
 from .providers.base import Provider
 from .routing import filtered
-from .sealing import SealedEvent, load
+from .sealing import Event, load
 from .transport import open_transport
 
 NEVER = "never recorded"
@@ -209,10 +209,10 @@ def digests_of(values: Iterable[str], default_country: str | None) -> tuple[set[
     return digests, plain
 
 
-def is_of(digests: set[str], plain: set[str]) -> Callable[[SealedEvent], bool]:
+def is_of(digests: set[str], plain: set[str]) -> Callable[[Event], bool]:
     """Whether an event is of the person whose identifiers these are."""
 
-    def matches(event: SealedEvent) -> bool:
+    def matches(event: Event) -> bool:
         conversion = conversion_of(event)
         sealed = conversion.user.sealed.values()
         return any(one in digests for found in sealed for one in found) or not plain.isdisjoint(conversion.user.user_id)

@@ -50,13 +50,12 @@ def add_event(
     pipeline = running.required()
     if pipeline is None:
         return
-    event = pipeline.record(name, attributes, timestamp, always=True)
-    if event is None:
+    provider = get_logger_provider()
+    alone = sole_log_processor(provider, EventFlowsLogRecordProcessor)
+    event = pipeline.record(name, attributes, timestamp, always=True, for_us=alone)
+    if event is None or alone:
         return
     try:
-        provider = get_logger_provider()
-        if sole_log_processor(provider, EventFlowsLogRecordProcessor):
-            return
         events = _logger(provider, scope)
         context = set_value(OURS, True, get_current())
         if wants_record(events, name, context):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .journal import Journal
 from .log import logger
-from .sealing import SealedEvent
+from .sealing import Event
 
 GATHER_SECONDS = 0.05
 """How long the thread lets events gather: waking it for each would cost more than the event."""
@@ -33,7 +33,7 @@ class Arrival(NamedTuple):
         seq: Its number there.
     """
 
-    event: SealedEvent
+    event: Event
     journal: Journal | None = None
     seq: int = 0
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .lifecycle import still_at_fork
-from .sealing import SealedEvent, dump, load
+from .sealing import Event, dump, load
 
 DEAD = ("refused", "expired", "dropped")
 _SCHEMA = """
@@ -122,7 +122,7 @@ class Journal:
         self.found_through = self._appended = int(last)
         self._underway: set[int] = set()
 
-    def append(self, event: SealedEvent, owed: str, left: int) -> int:
+    def append(self, event: Event, owed: str, left: int) -> int:
         """Keep an event; returns its number.
 
         Args:
@@ -318,7 +318,7 @@ def resettle(path: Path, seq: int, provider: str, status: str, reason: str, atte
         db.close()
 
 
-def erase(folder: Path, matches: Callable[[SealedEvent], bool]) -> int:
+def erase(folder: Path, matches: Callable[[Event], bool]) -> int:
     """Remove the events of which `matches` is true, with all that is known of them; returns how many."""
     erased = 0
     for path in files(folder):

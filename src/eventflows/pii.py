@@ -153,8 +153,9 @@ def _email(text: str, _country: str | None) -> dict[str, str]:
     forms = {"email.lower": lower, "email.gmail": lower}
     if domain in ("gmail.com", "googlemail.com"):
         forms["email.gmail"] = f"{local.replace('.', '')}@{domain}"
-    alnum = "".join(filter(str.isalnum, local.partition("+")[0]))
-    if alnum:
+    if local.isalnum():
+        forms["email.alnum"] = lower
+    elif alnum := "".join(filter(str.isalnum, local.partition("+")[0])):
         forms["email.alnum"] = f"{alnum}@{domain}"
     return forms
 
@@ -353,7 +354,7 @@ def seal(kind: str, value: object, default_country: str | None = None) -> dict[s
         Unusable: The value is neither; the message says why and never holds the value.
     """
     if type(value) is str:
-        text = _clean(value)
+        text = value.strip() if value.isascii() else _clean(value)
     else:
         if isinstance(value, date) and kind == "date_of_birth":
             value = value.isoformat()
@@ -369,7 +370,7 @@ def seal(kind: str, value: object, default_country: str | None = None) -> dict[s
     last = hexdigest = ""
     for form, plain in sealed.items():
         if plain != last:  # most forms of most people are equal: hash each text once
-            last, hexdigest = plain, digest(plain)
+            last, hexdigest = plain, sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
         sealed[form] = hexdigest
     return sealed
 

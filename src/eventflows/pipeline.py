@@ -28,7 +28,7 @@ from .log import Notices, logger
 from .pace import Paces
 from .providers.base import Provider
 from .routing import Seen
-from .sealing import SealedEvent, seal, shown
+from .sealing import Event, record, seal, shown
 from .semconv import COMMITS, CONVERSION_COMMIT, RECORDED_BY, SPAN_OK
 from .stats import QUEUE_FULL, UNDELIVERED, ProviderStats
 from .storage import Storage
@@ -63,6 +63,8 @@ class Pipeline:
         self._storage: Storage | None = None
         if (folder := built_from.sending_queue.storage) is not None:
             self._storage = Storage(Path(folder), built_from.sending_queue.retention, self._recovered, self._tend)
+        # What is written down is sealed before, and whoever is strict has nothing raw wait even in memory.
+        self._seals_at_once = self._storage is not None or built_from.privacy.strict
         self._intake = Intake(self._route, built_from.sending_queue.queue_size)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.mode: str | None = None
@@ -128,17 +130,19 @@ class Pipeline:
         timestamp: int | None = None,
         *,
         always: bool = False,
+        for_us: bool = False,
         surrounded: Callable[[], Surroundings] = around,
-    ) -> SealedEvent | None:
-        """Seal an event if it is a conversion, and queue it.
+    ) -> Event | None:
+        """Queue an event if it is a conversion, sealed wherever anyone else can see it.
 
         Args:
             timestamp: Unix time in nanoseconds; None is now.
             always: Take an unknown name as a custom conversion (`tracer.add_event`, `tracker.track`).
+            for_us: Nobody else sees the event.
             surrounded: Tells what the conversion may take from around it; by default what is current.
 
         Returns:
-            The sealed event, also where it was known already; None where it is no conversion.
+            The event, also where it was known already; None where it is no conversion.
         """
         try:
             self._check_fork()
@@ -149,16 +153,17 @@ class Pipeline:
             if event_type is None:
                 return None
             surroundings = surrounded()
-            event = seal(
+            event = record(
                 name,
                 event_type,
                 attributes,
                 unix_nano(timestamp),
-                self.settings.rules.default_country,
                 surroundings.attributes,
                 surroundings.origin,
                 timestamp is None,
             )
+            if not for_us or self._seals_at_once:
+                event = seal(event, self.settings.rules.default_country)
             commit = attributes.get(CONVERSION_COMMIT)
             if (commit if commit in COMMITS else self.settings.commit) == SPAN_OK and surroundings.unit is not None:
                 self._waiting.hold(event, surroundings.unit)
@@ -184,7 +189,7 @@ class Pipeline:
         self,
         name: str,
         attributes: Mapping[str, Any] | None,
-        event: SealedEvent | None,
+        event: Event | None,
         *,
         on_record: bool = False,
     ) -> Mapping[str, Any] | None:
@@ -212,14 +217,14 @@ class Pipeline:
                 if self._pid != pid:
                     self._reset()
 
-    def _end_of_work(self, event: SealedEvent, fate: Fate) -> None:
+    def _end_of_work(self, event: Event, fate: Fate) -> None:
         self._check_fork()
         if fate is Fate.DUPLICATE:
             self._duplicates += 1
         else:
             self.accept(event._replace(failed=True) if fate is Fate.FAILED else event)
 
-    def accept(self, event: SealedEvent) -> bool:
+    def accept(self, event: Event) -> bool:
         """Write an event down where there is storage, and queue it; False where it came before by another way."""
         # What failed may be tried again under the same id, so it does not count as seen.
         if not event.failed and not self._seen.first(event.key):
@@ -240,9 +245,10 @@ class Pipeline:
             told()
         if self.mode is None:
             self._find_environment()
+        country = self.settings.rules.default_country
         lanes, offers = self._lanes, [list[tuple[Entry, str | None]]() for _ in self._lanes]
         for event, journal, seq in arrivals:
-            conversion = conversion_of(event)
+            conversion = conversion_of(seal(event, country))
             for attribute, reason in conversion.left_out:
                 self._left_out[attribute, reason] += 1
                 self._notices.warn(f"{attribute}: {reason}", "{count} conversions go without %s: %s", attribute, reason)

@@ -1,8 +1,10 @@
 """Sealing: from the attributes that an app recorded to an event that nobody can read a person from.
 
-This is all that happens on the app's thread. What identifies a person is replaced by its digests, what would carry a person in
-the open is left out, and the rest goes on as plain JSON data. The sealed event is the one form in which a conversion is queued,
-written to the journal, and shown to other log processors; `capture.conversion_of` reads it, here or in another process.
+`record` holds what the app recorded as it is at that moment. `seal` replaces what identifies a person by its digests, leaves
+out what would carry a person in the open, such as an e-mail address in a custom property, and makes all the rest plain JSON
+data. An event is sealed before anything but the pipeline's own intake sees it: at once where it goes to other log processors,
+on a span or to the disk, else a moment later on the intake's thread. `capture.conversion_of` reads the sealed event, here or in
+another process, and gets the same conversion.
 """
 
 from __future__ import annotations
@@ -20,18 +22,18 @@ from .pii import seal as seal_identifier
 
 SEALED_FORMS: Mapping[str, str] = {form: sc.SEALED + form for form in FORMS}
 """Normal form → the attribute with its digests."""
-_HEX = frozenset("0123456789abcdef")
 
 
-class SealedEvent(NamedTuple):
-    """A recognised event, free of raw personal data. Everything in it is JSON.
+class Event(NamedTuple):
+    """A recognised event on its way to become a conversion.
 
     Attributes:
         id: The same on every route and attempt; platforms deduplicate by it.
         name: The event's name as it was recorded.
         time_unix_nano: When it happened, in nanoseconds since 1970.
-        attributes: Semantic attributes and custom properties, aliases as they were given. `conversion.sealed.<form>` holds
-            digests, joined by commas.
+        attributes: Semantic attributes and custom properties, aliases as they were given. Once it is sealed all of them are
+            JSON data, and `conversion.sealed.<form>` holds digests, joined by commas.
+        sealed: Nothing in it identifies a person any more.
         around: Attributes of the visitor's request, with clean values, for what the event does not carry itself.
         origin: Trace id and span id of the span that it was recorded in.
         timed_here: The time is that of this process's clock, and not one that the app gave.
@@ -44,61 +46,75 @@ class SealedEvent(NamedTuple):
     name: str
     time_unix_nano: int
     attributes: Mapping[str, Any]
+    sealed: bool = False
     around: Mapping[str, Any] = NOTHING
     origin: tuple[int, int] | None = None
     timed_here: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
     failed: bool = False
 
+    def __repr__(self) -> str:
+        return f"Event({self.id!r}, {self.name!r}, sealed={self.sealed})"
+
     @property
     def key(self) -> tuple[str, str]:
         """What is the same on every way in: the event and its id."""
-        return (self.name if self.type is EventType.CUSTOM else self.type.value, self.id)
+        return (self.name if self.type is EventType.CUSTOM else self.type._value_, self.id)
 
     @property
     def order_id(self) -> str | None:
-        return _text_of(self.attributes, _ORDER_IDS)
+        return _identifier(self.attributes, _ORDER_IDS)
 
 
-class _Sealing:
-    """One event that is being sealed."""
-
-    __slots__ = ("clean", "country", "left_out", "personal")
-
-    def __init__(self, country: str | None) -> None:
-        self.country = country
-        self.clean: dict[str, Any] = {}
-        self.left_out: list[tuple[str, str]] = []
-        self.personal: dict[str, Any] | None = None
-
-
-Treatment = Callable[[_Sealing, str, Any], None]
-
-
-def seal(
+def record(
     name: str,
     event_type: EventType,
     attributes: Mapping[str, Any],
     time_unix_nano: int,
-    default_country: str | None = None,
     around: Mapping[str, Any] = NOTHING,
     origin: tuple[int, int] | None = None,
     timed_here: bool = False,
-) -> SealedEvent:
-    """Seal a recognised event. Never raises for bad data.
+) -> Event:
+    """Hold a recognised event as it is now: what the app changes later does not change it.
 
     Args:
         name: The event's name as recorded.
         event_type: What `capture.recognise` said.
         attributes: As recorded, raw values included; not changed.
-        default_country: Of phone numbers without a calling code, ISO 3166-1 alpha-2.
-        around: See `SealedEvent`.
+        around: See `Event`.
     """
-    work = _Sealing(default_country)
-    clean = work.clean
-    for key, value in attributes.items():
-        treatment = _treatments.get(key) or _treatment(key)
-        if treatment is _as_it_is:  # the most common ones first, without a call
+    held = dict(attributes)
+    left_out: tuple[tuple[str, str], ...] = ()
+    for key, value in held.items():
+        if type(value) not in values.IMMUTABLE:
+            try:
+                held[key] = values.snapshot(value)
+            except Unusable as problem:
+                held[key], left_out = None, (*left_out, (key, str(problem)))
+            except Exception:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
+                held[key], left_out = None, (*left_out, (_shown_name(key), "unreadable"))
+    event_id = _identifier(held, _IDS)
+    if event_id is None:
+        event_id = _default_id(name, event_type, _identifier(held, _ORDER_IDS))
+    return Event(event_id, event_type, name, time_unix_nano, held, False, around, origin, timed_here, left_out)
+
+
+def seal(event: Event, default_country: str | None = None) -> Event:
+    """The event without raw personal data: itself where it is sealed already. Bad data costs a field.
+
+    Args:
+        default_country: Of phone numbers without a calling code, ISO 3166-1 alpha-2.
+    """
+    if event.sealed:
+        return event
+    clean: dict[str, Any] = {}
+    left_out: list[tuple[str, str]] = []
+    persons = False
+    for key, value in event.attributes.items():
+        if value is None:
+            continue
+        treatment = _treatments.get(key) or _treatment_of(key)
+        if treatment is values.custom:  # the most common ones without a call
             kind = type(value)
             if kind is str:
                 if "@" not in value and "%40" not in value:
@@ -107,88 +123,83 @@ def seal(
             elif kind is int or kind is bool or (kind is float and value - value == 0.0):  # finite
                 clean[key] = value
                 continue
-            elif value is None:
-                continue
+        elif treatment is _person:
+            persons = True
+            continue
         try:
-            treatment(work, key, value)
+            clean[key] = treatment(value) if value != "" else value
         except Unusable as problem:
-            work.left_out.append((key, str(problem)))
-        except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ or __len__ must not reach the app
-            work.left_out.append((key if isinstance(key, str) else "custom property", "unreadable"))
-    if work.personal is not None:
-        _full_names(work)
-    event_id = _text_of(clean, _IDS)
-    if event_id is None:
-        event_id = _default_id(name, event_type, _text_of(clean, _ORDER_IDS))
-    left_out = tuple(work.left_out) if work.left_out else ()
-    return SealedEvent(
-        event_id, event_type, name, time_unix_nano, clean, around, origin, timed_here, left_out
-    )  # fmt: skip
+            left_out.append((_shown_name(key), str(problem)))
+            if treatment is _consent:
+                clean[key] = "denied"  # a choice that cannot be read is not taken for a yes
+        except Exception:  # noqa: BLE001 reason: telemetry never breaks the app
+            left_out.append((_shown_name(key), "unreadable"))
+    if persons:
+        _seal_persons(event.attributes, clean, default_country, left_out)
+    return Event._make(
+        (*event[:_ATTRIBUTES], clean, True, *event[_SEALED + 1 : _LEFT_OUT], (*event.left_out, *left_out), event.failed)
+    )
 
 
-# --- how each attribute is treated, by its name
+_ATTRIBUTES, _SEALED, _LEFT_OUT = (Event._fields.index(name) for name in ("attributes", "sealed", "left_out"))
 
 
-def _as_it_is(work: _Sealing, key: str, value: Any) -> None:
-    """Not about a person by its name; a text with an e-mail address in it is left out all the same."""
-    work.clean[key] = values.custom(value)
+def _shown_name(key: Any) -> str:
+    return key if isinstance(key, str) and not contains_email(key) else "custom property"
 
 
-def _header(work: _Sealing, key: str, value: Any) -> None:
-    """User agents of robots name an address to complain at, which is no visitor's."""
-    if value is not None and value != "":
-        work.clean[key] = values.header(value)
+def _seal_persons(
+    attributes: Mapping[str, Any], clean: dict[str, Any], country: str | None, left_out: list[tuple[str, str]]
+) -> None:
+    for key, seal_person in _PERSONS:
+        value = attributes.get(key)
+        if value is not None and value != "":
+            try:
+                seal_person(clean, key, value, country, left_out)
+            except Unusable as problem:
+                left_out.append((key, str(problem)))
+            except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ costs itself
+                left_out.append((key, "unreadable"))
 
 
-def _url(work: _Sealing, key: str, value: Any) -> None:
-    if value is not None and value != "":
-        work.clean[key] = values.url(value)
+# --- what identifies a person
+
+SealPerson = Callable[[dict[str, Any], str, Any, str | None, list[tuple[str, str]]], None]
+"""Given the clean attributes, a key and its raw value: adds the digests."""
 
 
-def _items(work: _Sealing, key: str, value: Any) -> None:
-    work.clean[key] = value if isinstance(value, str) and "@" not in value else values.plain_items(value)
+def _of_kind(kind: str) -> SealPerson:
+    def seal_person(
+        held: dict[str, Any], key: str, value: Any, country: str | None, left_out: list[tuple[str, str]]
+    ) -> None:
+        if type(value) is not str:
+            _seal_each(held, key, kind, listed(value), country, left_out)
+            return
+        for form, digest in seal_identifier(kind, value, country).items():
+            attribute = SEALED_FORMS[form]
+            if attribute in held:
+                _add(held, attribute, (digest,))
+            else:
+                held[attribute] = digest
+
+    return seal_person
 
 
-def _consent(work: _Sealing, key: str, value: Any) -> None:
-    if value is None or value == "":
+def _full_name(
+    held: dict[str, Any], key: str, value: Any, country: str | None, left_out: list[tuple[str, str]]
+) -> None:
+    """Comes after the other names, which count more."""
+    if not _NAMES.isdisjoint(held):
         return
-    try:
-        values.flag(value)
-    except Unusable:
-        work.clean[key] = "denied"  # a choice that cannot be read is not taken for a yes
-        raise
-    work.clean[key] = values.custom(value)
+    parts = [split_full_name(one) for one in listed(value) if isinstance(one, str)]
+    if not all(parts) or not parts:
+        left_out.append((key, "not a first and a last name"))
+    for part, kind in enumerate(("first_name", "last_name")):
+        _seal_each(held, key, kind, [pair[part] for pair in parts if pair], country, left_out)
 
 
-def _commit(work: _Sealing, key: str, value: Any) -> None:
-    if value is not None and value != "":
-        work.clean[key] = values.commit(value)
-
-
-def _forbidden(_work: _Sealing, _key: str, value: Any) -> None:
-    if value is not None and value != "":
-        raise Unusable("personal data as a custom property: record it as user.*")
-
-
-def _email_as_name(work: _Sealing, _key: str, _value: Any) -> None:
-    work.left_out.append(("custom property", "an e-mail address in its name"))
-
-
-def _nothing(_work: _Sealing, _key: str, _value: Any) -> None:
-    """Of no use to the conversion."""
-
-
-def _digests(work: _Sealing, key: str, value: Any) -> None:
-    """What another process has sealed: `conversion.sealed.email.lower` = `<hex>,<hex>`."""
-    if value is None or value == "":
-        return
-    digests = str(value).split(",")
-    if key[len(sc.SEALED) :] not in FORMS or not all(len(one) == 64 and _HEX.issuperset(one) for one in digests):
-        raise Unusable("not digests of a known form")
-    _add(work.clean, key, digests)
-
-
-def _user_id(work: _Sealing, key: str, value: Any) -> None:
+def _user_id(held: dict[str, Any], key: str, value: Any, country: str | None, left_out: list[tuple[str, str]]) -> None:
+    """The app's own ids stay as they are, but for an e-mail address, of which only the hash is of use."""
     ids: list[str] = []
     for raw in listed(value):
         if raw is None or raw == "":
@@ -196,107 +207,114 @@ def _user_id(work: _Sealing, key: str, value: Any) -> None:
         try:
             user_id = values.text(raw)
         except Unusable as problem:
-            work.left_out.append((key, str(problem)))
+            left_out.append((key, str(problem)))
             continue
-        if contains_email(user_id):  # of some use hashed, of none in the open
-            work.left_out.append((key, "an e-mail address: only its hash is used"))
-            _seal_each(work, key, "external_id", (user_id,))
+        if contains_email(user_id):
+            left_out.append((key, "an e-mail address: only its hash is used"))
+            _seal_each(held, key, "external_id", (user_id,), country, left_out)
         elif user_id not in ids:
             ids.append(user_id)
     if ids:
-        work.clean[key] = ids[0] if len(ids) == 1 else ids
+        held[key] = ids[0] if len(ids) == 1 else ids
 
 
-def _identifier(kind: str) -> Treatment:
-    def treatment(work: _Sealing, key: str, value: Any) -> None:
-        if value is None or value == "":
-            return
-        if type(value) is not str:
-            _seal_each(work, key, kind, listed(value))
-            return
-        clean = work.clean
-        for form, digest in seal_identifier(kind, value, work.country).items():
-            attribute = SEALED_FORMS[form]
-            if attribute in clean:
-                _add(clean, attribute, (digest,))
-            else:
-                clean[attribute] = digest
-
-    return treatment
-
-
-def _of_full_name(work: _Sealing, key: str, value: Any) -> None:
-    """Parts of a name are looked at together, as a first name of its own counts more."""
-    if value is not None and value != "":
-        if work.personal is None:
-            work.personal = {}
-        work.personal[key] = value
-
-
-def _full_names(work: _Sealing) -> None:
-    personal = work.personal or {}
-    for key, kind in ((sc.USER_FIRST_NAME, "first_name"), (sc.USER_LAST_NAME, "last_name")):
-        if key in personal:
-            _seal_each(work, key, kind, listed(personal[key]))
-    if sc.USER_FULL_NAME in personal and len(personal) == 1:
-        full = personal[sc.USER_FULL_NAME]
-        parts = [split_full_name(one) for one in listed(full) if isinstance(one, str)]
-        if not all(parts) or not parts:
-            work.left_out.append((sc.USER_FULL_NAME, "not a first and a last name"))
-        for part, kind in enumerate(("first_name", "last_name")):
-            _seal_each(work, sc.USER_FULL_NAME, kind, [pair[part] for pair in parts if pair])
-
-
-def _seal_each(work: _Sealing, key: str, kind: str, raw: Iterable[Any]) -> None:
-    sealed, reason = seal_all(kind, raw, work.country)
+def _seal_each(
+    held: dict[str, Any], key: str, kind: str, raw: Iterable[Any], country: str | None, left_out: list[tuple[str, str]]
+) -> None:
+    sealed, reason = seal_all(kind, raw, country)
     for form, digests in sealed.items():
-        _add(work.clean, SEALED_FORMS[form], digests)
+        _add(held, SEALED_FORMS[form], digests)
     if reason:
-        work.left_out.append((key, reason))
+        left_out.append((key, reason))
 
 
-def _add(clean: dict[str, Any], attribute: str, digests: Iterable[str]) -> None:
-    known = clean[attribute].split(",") if attribute in clean else []
-    clean[attribute] = ",".join(dict.fromkeys((*known, *digests)))
+def _add(held: dict[str, Any], attribute: str, digests: Iterable[str]) -> None:
+    known = str(held[attribute]).split(",") if attribute in held else []
+    held[attribute] = ",".join(dict.fromkeys((*known, *digests)))
 
 
 def listed(value: object) -> Iterable[Any]:
     return value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
 
 
+_NAMES = frozenset(SEALED_FORMS[form] for form in FORMS if form.startswith(("first_name.", "last_name.")))
+_PERSONS: tuple[tuple[str, SealPerson], ...] = (
+    *((key, _of_kind(kind)) for key, kind in sc.SEALED_ATTRIBUTES.items() if key != sc.USER_FULL_NAME),
+    (sc.USER_FULL_NAME, _full_name),
+    (sc.USER_ID, _user_id),
+)
+
+
+# --- how each attribute is treated, by its name
+
+Treatment = Callable[[Any], Any]
+"""The value as plain JSON data. Raises Unusable where nobody may see it."""
+
+
+def _items(value: Any) -> Any:
+    return value if isinstance(value, str) and "@" not in value else values.plain_items(value)
+
+
+def _consent(value: Any) -> Any:
+    values.flag(value)
+    return values.custom(value)
+
+
+def _person(_value: Any) -> Any:
+    """See `_PERSONS`."""
+
+
+def _forbidden(_value: Any) -> Any:
+    raise Unusable("personal data as a custom property: record it as user.*")
+
+
+def _email_as_name(_value: Any) -> Any:
+    raise Unusable("an e-mail address in its name")
+
+
+def _digests(value: Any) -> str:
+    """What another process has sealed: `<hex>,<hex>`."""
+    found = str(value).split(",")
+    if not all(len(one) == 64 and _HEX.issuperset(one) for one in found):
+        raise Unusable("not digests of a known form")
+    return ",".join(found)
+
+
+def _unknown_form(_value: Any) -> Any:
+    raise Unusable("not digests of a known form")
+
+
+_HEX = frozenset("0123456789abcdef")
+
+
 _BY_ATTRIBUTE: Mapping[str, Treatment] = {
-    sc.URL_FULL: _url,
-    sc.REFERER: _url,
-    sc.USER_AGENT: _header,
-    sc.LANGUAGE: _header,
+    sc.URL_FULL: values.url,
+    sc.REFERER: values.url,
+    sc.USER_AGENT: values.header,
+    sc.LANGUAGE: values.header,
     sc.CONVERSION_ITEMS: _items,
-    sc.USER_ID: _user_id,
-    sc.RECORDED_BY: _nothing,
-    sc.CONVERSION_TYPE: _nothing,
-    sc.CONVERSION_COMMIT: _commit,
+    sc.CONVERSION_COMMIT: values.commit,
+    **dict.fromkeys((*sc.SEALED_ATTRIBUTES, sc.USER_ID), _person),
     **{sc.CONVERSION_CONSENT + purpose: _consent for purpose in sc.CONSENT_PURPOSES},
-    **{attribute: _identifier(kind) for attribute, kind in sc.SEALED_ATTRIBUTES.items()},
-    **dict.fromkeys((sc.USER_FIRST_NAME, sc.USER_LAST_NAME, sc.USER_FULL_NAME), _of_full_name),
 }
 _treatments: dict[str, Treatment] = {}
 _MAX_TREATMENTS = 4096
 
 
-def _treatment(key: Any) -> Treatment:
+def _treatment_of(key: Any) -> Treatment:
     """The treatment of an attribute, found out once for each name."""
     if not isinstance(key, str):
         return _forbidden
-    attribute = sc.ALIASES.get(key, key)
-    treatment = _BY_ATTRIBUTE.get(attribute)
+    treatment = _BY_ATTRIBUTE.get(sc.ALIASES.get(key, key))
     if treatment is None:
-        if attribute.startswith(sc.SEALED):
-            treatment = _digests
+        if key.startswith(sc.SEALED):
+            treatment = _digests if key[len(sc.SEALED) :] in FORMS else _unknown_form
         elif sc.event_key(key) in sc.PERSONAL_KEYS:
             treatment = _forbidden
         elif contains_email(key):
             treatment = _email_as_name
         else:
-            treatment = _as_it_is
+            treatment = values.custom
     if len(_treatments) >= _MAX_TREATMENTS:
         _treatments.clear()
     _treatments[key] = treatment
@@ -309,13 +327,13 @@ _IDS = (sc.CONVERSION_ID, *(alias for alias, name in sc.ALIASES.items() if name 
 _ORDER_IDS = (sc.CONVERSION_ORDER_ID, *(alias for alias, name in sc.ALIASES.items() if name == sc.CONVERSION_ORDER_ID))
 
 
-def _text_of(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    """The first of these attributes that is a text."""
+def _identifier(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first of these attributes that is a text, and no e-mail address."""
     for name in names:
         value = attributes.get(name)
         if value is not None and value != "":
             try:
-                return values.text(value) or None
+                return values.identifier(value) or None
             except Unusable:
                 continue
     return None
@@ -324,15 +342,15 @@ def _text_of(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str | Non
 def _default_id(name: str, event_type: EventType, order_id: str | None) -> str:
     """The same on every route, and easy to repeat in the browser pixel: `purchase-70331`."""
     if order_id:
-        return f"{name if event_type is EventType.CUSTOM else event_type.value}-{order_id}"
+        return f"{name if event_type is EventType.CUSTOM else event_type._value_}-{order_id}"
     return secrets.token_hex(16)
 
 
 # --- what others see, and what is written down
 
 
-def shown(event: SealedEvent, recorded_by: str, *, around: bool = False) -> dict[str, Any]:
-    """The attributes that others may see: all that `capture.conversion_of` needs to read the same conversion elsewhere.
+def shown(event: Event, recorded_by: str, *, around: bool = False) -> dict[str, Any]:
+    """The attributes of a sealed event for others: all that it takes to read the same conversion elsewhere.
 
     Args:
         recorded_by: Names the pipeline that has the event already.
@@ -353,8 +371,8 @@ def shown(event: SealedEvent, recorded_by: str, *, around: bool = False) -> dict
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
-def dump(event: SealedEvent) -> str:
-    """The event as one line of JSON, as the journal keeps it; what has its default is left out."""
+def dump(event: Event) -> str:
+    """The sealed event as one line of JSON, as the journal keeps it; what has its default is left out."""
     found = {
         "id": event.id,
         "type": event.type.value,
@@ -370,7 +388,7 @@ def dump(event: SealedEvent) -> str:
     return _encode(found)
 
 
-def load(line: str) -> SealedEvent:
+def load(line: str) -> Event:
     """The event that `dump` wrote.
 
     Raises:
@@ -382,6 +400,6 @@ def load(line: str) -> SealedEvent:
         for name, part in (("origin", tuple), ("left_out", lambda pairs: tuple(map(tuple, pairs)))):
             if name in found:
                 found[name] = part(found[name])
-        return SealedEvent(**found)
+        return Event(**found, sealed=True)
     except (TypeError, AttributeError, KeyError) as problem:
         raise ValueError(f"not a sealed event ({type(problem).__name__})") from None

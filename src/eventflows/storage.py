@@ -16,7 +16,7 @@ from .intake import Arrival
 from .journal import SUFFIX, Journal, connect
 from .lifecycle import still_at_fork
 from .log import Notices, logger
-from .sealing import SealedEvent
+from .sealing import Event
 
 SCAN_SECONDS = 5.0
 TIDY_SECONDS = 60.0
@@ -68,7 +68,7 @@ class Storage:
                     thread.start()
                     self._thread = thread
 
-    def keep(self, event: SealedEvent, owed: str, left: int) -> Arrival:
+    def keep(self, event: Event, owed: str, left: int) -> Arrival:
         """Write an event to the journal. Where that is not possible it is in memory only."""
         if self._not_before > time.monotonic():
             return Arrival(event)

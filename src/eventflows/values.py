@@ -125,10 +125,8 @@ def client_address(value: object) -> str:
 
 def url(value: object) -> str:
     """A URL; query parameters that hold an e-mail address are cut out of it."""
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
-        value = value[0]  # header attributes are lists
-    found = text(value)
-    if any(c.isspace() for c in found):
+    found = header(value)
+    if len(found.split(None, 1)) > 1:
         raise Unusable("not a URL")
     if "@" not in found and "%40" not in found.lower():
         return found
@@ -146,6 +144,8 @@ def url(value: object) -> str:
 
 def header(value: object) -> str:
     """A header's value, which OpenTelemetry writes as a string or as a list of strings."""
+    if type(value) is str:
+        return value.strip()
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         value = value[0]
     return text(value)
@@ -196,16 +196,23 @@ def names(value: object) -> frozenset[str]:
 
 def items(value: object) -> tuple[Item, ...]:
     """Items as maps, as a JSON string, or as a list of either."""
+    entries = _entries(value)
+    found = tuple([item for entry in entries if (item := _item(entry)) is not None])
+    if entries and not found:
+        raise Unusable("not a list of items")
+    return found
+
+
+def _entries(value: object) -> Sequence[Any]:
+    if type(value) is list:
+        return value
     if isinstance(value, str):
         value = _json(value)
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise Unusable("not a list of items")
-    found = tuple(filter(None, map(_item, value)))
-    if value and not found:
-        raise Unusable("not a list of items")
-    return found
+    return value
 
 
 def _json(source: str) -> Any:
@@ -217,13 +224,10 @@ def _json(source: str) -> Any:
 
 def _item(entry: object) -> Item | None:
     """One item; None for what is none, which costs its neighbours nothing."""
-    if isinstance(entry, str):
-        try:
-            entry = _json(entry)
-        except Unusable:
+    if type(entry) is not dict:
+        entry = _map_of(entry)
+        if entry is None:
             return None
-    if not isinstance(entry, Mapping):
-        return None
     found: list[Any] = [None] * len(Item._fields)
     for key, value in entry.items():
         place = _ITEM_PLACES.get(key)
@@ -236,7 +240,16 @@ def _item(entry: object) -> Item | None:
             found[index] = reader(value)
         except Unusable:
             continue  # the bad field of an item costs neither the item nor its neighbours
-    return Item._make(found)
+    return tuple.__new__(Item, found)
+
+
+def _map_of(entry: object) -> Mapping[Any, Any] | None:
+    if isinstance(entry, str):
+        try:
+            entry = _json(entry)
+        except Unusable:
+            return None
+    return entry if isinstance(entry, Mapping) else None
 
 
 _ITEM_READERS: Mapping[str, Callable[[object], Any]] = {"price": number, "discount": number, "quantity": count}
@@ -249,26 +262,18 @@ _ITEM_PLACES: Mapping[str, tuple[int, Callable[[object], Any], bool]] = {
 
 def plain_items(value: object) -> list[Any]:
     """Items as plain JSON data, without what would carry a person in the open."""
-    if isinstance(value, str):
-        value = _json(value)
-    if isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise Unusable("not a list of items")
-    found = [plain for entry in value if (plain := _plain_item(entry)) is not None]
-    if value and not found:
+    entries = _entries(value)
+    found = [plain for entry in entries if (plain := _plain_item(entry)) is not None]
+    if entries and not found:
         raise Unusable("not a list of items")
     return found
 
 
 def _plain_item(entry: object) -> dict[str, Any] | None:
-    if isinstance(entry, str):
-        try:
-            entry = _json(entry)
-        except Unusable:
+    if type(entry) is not dict:
+        entry = _map_of(entry)
+        if entry is None:
             return None
-    if not isinstance(entry, Mapping):
-        return None
     found: dict[str, Any] = {}
     for key, value in entry.items():
         kind = type(value)
@@ -283,7 +288,7 @@ def _plain_item(entry: object) -> dict[str, Any] | None:
             found[key] = custom(value)
         except Unusable:
             continue
-    if not all(type(key) is str and "@" not in key for key in found):
+    if any([type(key) is not str or "@" in key or "%40" in key for key in found]):
         found = {key: value for key, value in found.items() if isinstance(key, str) and not contains_email(key)}
     return found
 
@@ -312,6 +317,24 @@ def custom(value: object, depth: int = 0) -> Any:
         if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, (bytes, bytearray)):
             return [custom(entry, depth + 1) for entry in value]
     raise Unusable("not a JSON value")
+
+
+IMMUTABLE = frozenset({str, int, float, bool, type(None), Decimal, date, datetime, UUID})
+"""Types of values that cannot change."""
+
+
+def snapshot(value: object, depth: int = 0) -> Any:
+    """A value as it is now; what is no JSON value is refused as by `custom`."""
+    if type(value) in IMMUTABLE:
+        return value
+    if isinstance(value, dict) and IMMUTABLE.issuperset(map(type, value.values())):
+        return value.copy()
+    if depth < _MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return {key: snapshot(entry, depth + 1) for key, entry in value.items()}
+        if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, (str, bytes, bytearray)):
+            return [snapshot(entry, depth + 1) for entry in value]
+    return custom(value, depth)
 
 
 def unix_nano(timestamp: int | datetime | None) -> int:
