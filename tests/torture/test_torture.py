@@ -234,9 +234,12 @@ def test_kills_at_random_moments(
     dice, started = random.Random(seed), time.monotonic()  # noqa: S311
     recorded: list[str] = []
 
-    def read(process: subprocess.Popen[str]) -> None:
+    def read(process: subprocess.Popen[str], begun: threading.Event) -> None:
         assert process.stdout is not None
-        recorded.extend(f"purchase-{int(line):07}" for line in process.stdout if line.endswith("\n"))
+        for line in process.stdout:
+            if line.endswith("\n"):
+                recorded.append(f"purchase-{int(line):07}")
+                begun.set()
 
     for turn in range((100 if processes == 1 else 30) if long else 3):
         sandbox.fault(dice.choice(ALL), status=dice.choice([500, 503, 429]), times=dice.randint(1, 5))
@@ -247,10 +250,13 @@ def test_kills_at_random_moments(
             )
             for one in range(processes)
         ]  # fmt: skip
-        readers = [threading.Thread(target=read, args=(child,)) for child in children]
+        begun = [threading.Event() for _ in children]
+        readers = [threading.Thread(target=read, args=both) for both in zip(children, begun, strict=True)]
         for reader in readers:
             reader.start()
-        time.sleep(0.6 + dice.random())
+        for one in begun:
+            assert one.wait(60)
+        time.sleep(dice.random())
         for child in children:
             child.send_signal(signal.SIGKILL)
         for child, reader in zip(children, readers, strict=True):
