@@ -1,4 +1,4 @@
-"""python -m benchmarks [part ...] [--quick] [--only peer,peer] [--repeats n] [--cdnow file] [--output file]
+"""python -m benchmarks [part ...] [--quick] [--only peer,peer] [--repeats n] [--cdnow file] [--output file] [--write]
 
 Measures EventFlows beside its peers on this machine, prints tables and writes the figures as JSON. Without a part: all of them.
 """
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import environments, instructions, report
+from . import documents, environments, instructions, report
 from .parts import LONG, PARTS, Options, calls, environments_of
 from .peers import PEERS
 from .sink import ROOT, Sink
@@ -33,12 +33,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=0, help="rounds, instead of each part's own number")
     parser.add_argument("--cdnow", default="", help="the whole CDNOW data set, instead of its first thousand rows")
     parser.add_argument("--output", type=Path, default=RESULTS / "benchmark.json", help="where the figures go")
+    parser.add_argument(
+        "--write", action="store_true", help="renew the figures and plots in README.md and docs/performance.md"
+    )
     given = parser.parse_args(arguments)
     options = Options(given.quick, tuple(filter(None, given.only.split(","))), given.repeats, given.cdnow)
     for name in (one for one in options.only if one not in PEERS):
         parser.error(f"--only: {name!r} is none of {', '.join(PEERS)}")
     for name in (one for one in given.parts if one not in every):
         parser.error(f"{name!r} is none of {', '.join(every)}")
+    if given.write and (given.quick or given.only):
+        parser.error("--write is for full runs of all peers")
     parts = given.parts or [one for one in every if not (given.quick and one in LONG)]
 
     started = time.monotonic()
@@ -55,7 +60,10 @@ def main(arguments: list[str]) -> int:
             results[name] = PARTS[name](sink, options)
     given.output.parent.mkdir(exist_ok=True)
     given.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(report.for_terminal(report.everything(results, parts)))
+    if given.write:
+        documents.write(results, parts)
+    for title, tables in report.sections(results, parts):
+        print(f"{title}\n\n{report.for_terminal(tables)}\n")
     for line in instructions.compare(results.get("instructions", {})):
         print(line)
     print(f"{time.monotonic() - started:.0f} s; the figures of each round: {given.output}")

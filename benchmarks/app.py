@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from . import environments
-from .measure import Samples, child_environment, tag, tell
+from .figures import Samples
+from .measure import child_environment, tag, tell
 from .peers import destinations
 from .sink import ROOT, Sink
 

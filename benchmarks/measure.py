@@ -10,16 +10,15 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from . import environments
+from .figures import Samples
 from .sink import ROOT, Sink
 
-Samples = dict[str, list[dict[str, Any]]]
-"""What is measured → the results of its repeats."""
 _tags = count()
 
 
@@ -98,13 +97,3 @@ def child_environment() -> dict[str, str]:
 def tag() -> str:
     """Of the ids of one process."""
     return f"t{next(_tags)}"
-
-
-def values(samples: Sequence[dict[str, Any]], *path: str) -> Iterator[float]:
-    """The numbers at this place of the results that have it."""
-    for sample in samples:
-        found: Any = sample
-        for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, (int, float)):
-            yield float(found)

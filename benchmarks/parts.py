@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import app, instructions, outage, start
-from .measure import Job, Samples, rounds
+from .figures import Samples
+from .measure import Job, rounds
 from .peers import BASELINE, FLOORS, OURS, PEERS
 from .sink import Sink
 
@@ -59,13 +60,13 @@ def calls(sink: Sink, options: Options, *, caller: bool = True, delivered: bool 
         params = {"counts": mine, "rate": PACE, "cdnow": options.cdnow}
         if mine:
             jobs.append(Job(name, "calls", peer.environment, name, params))
-    return rounds(jobs, sink, options.rounds(5, 2), "calls")
+    return rounds(jobs, sink, options.rounds(5, 1), "calls")
 
 
 def limits(sink: Sink, options: Options) -> Samples:
     """Bodies that are ready, posted by three clients."""
     sizes = {"large": 10, "small": 200} if options.quick else {"large": 40, "small": 1_000}
-    return rounds([Job("limits", "limits", "fast", params=sizes)], sink, options.rounds(5, 2), "limits")
+    return rounds([Job("limits", "limits", "fast", params=sizes)], sink, options.rounds(5, 1), "limits")
 
 
 def providers(sink: Sink, options: Options) -> Samples:
@@ -146,7 +147,7 @@ def waiting(sink: Sink, options: Options) -> Samples:
 
 def starting(_sink: Sink, options: Options) -> Samples:
     """Imports, and the way to the first event."""
-    return start.measure(options.rounds(10, 3))
+    return start.measure(options.rounds(10, 2))
 
 
 def load(sink: Sink, options: Options) -> Samples:

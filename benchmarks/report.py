@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from .measure import Samples, values
+from . import environments
+from .budgets import added_per_provider, body_cost, budgets
+from .figures import Samples, median, paired, values
 from .outage import FAULTS
 from .peers import BASELINE, PEERS
 
@@ -58,14 +59,8 @@ def cell(found: Iterable[float]) -> str:
 
 
 def ratio(samples: Samples, name: str, *path: str, to: str = BASELINE) -> str:
-    """To the baseline of the same round: the median over the rounds."""
-    pairs = [
-        mine / theirs
-        for one, other in zip(samples.get(name, []), samples.get(to, []), strict=False)
-        for mine, theirs in zip(values([one], *path), values([other], *path), strict=False)
-        if theirs
-    ]
-    return f"{statistics.median(pairs):.2f}" if pairs else ""
+    found = paired(samples, name, to, *path)
+    return "" if found is None else f"{found:.2f}"
 
 
 def void(samples: Sequence[dict[str, Any]]) -> str:
@@ -141,27 +136,22 @@ def limits(results: dict[str, Any]) -> str:
 
 def providers(results: dict[str, Any]) -> str:
     samples: Samples = results["providers"]
-    first = _median(samples["1"], "purchase", "cpu")
-    rows = []
-    for many, found in samples.items():
-        more = int(many) - 1
-        added = (_median(found, "purchase", "cpu") - first) / more if more else None
-        rows.append(
-            [
-                many,
-                void(found) or cell(values(found, "purchase", "cpu")),
-                "" if added is None else number(added),
-                ratio(samples, many, "purchase", "cpu", to="1"),
-                cell(1e6 / wall for wall in values(found, "purchase", "wall")),
-            ]
+    rows = [
+        [
+            many,
+            void(found) or cell(values(found, "purchase", "cpu")),
+            ratio(samples, many, "purchase", "cpu", to="1"),
+            cell(1e6 / wall for wall in values(found, "purchase", "wall")),
+        ]
+        for many, found in samples.items()
+    ]
+    head = ["batch providers", "CPU per event, µs", "× one", "events per second, to all"]
+    text = "Several providers\n\n" + table(head, rows)
+    if (added := added_per_provider(results)) and (body := body_cost(results)):
+        text += (
+            f"\n\nTikTok and Reddit each add {number(added)} µs to an event. Encoding (json) and posting (requests) what they "
+            f"get takes {number(body)} µs."
         )
-    head = ["batch providers", "CPU per event, µs", "each further one adds, µs", "× one", "events per second, to all"]
-    text = "Delivery to several providers\n\n" + table(head, rows)
-    if "limits" in results and "3" in samples:
-        ready = results["limits"]["limits"]
-        body = sum(_median(ready, one, "json") + _median(ready, one, "urllib3") for one in ("tiktok", "reddit")) / 2
-        added = (_median(samples["3"], "purchase", "cpu") - first) / 2
-        text += f"\n\nTikTok and Reddit add {added / body:.2f} × what encoding (json) and posting (urllib3) their bodies costs."
     return text
 
 
@@ -195,7 +185,7 @@ def memory(results: dict[str, Any]) -> str:
 
 def starting(results: dict[str, Any]) -> str:
     rows = [
-        [name, cell(values(found, "ms")), number(_median(found, "modules")), f"{_median(found, 'threads'):.0f}"]
+        [name, cell(values(found, "ms")), f"{median(found, 'modules'):.0f}", f"{median(found, 'threads'):.0f}"]
         for name, found in results["start"].items()
     ]
     return "Start\n\n" + table(["", "ms", "modules", "threads"], rows)
@@ -218,7 +208,7 @@ def spans(results: dict[str, Any]) -> str:
     samples = results["spans"]["spans"]
     rows = []
     for name in samples[0]:
-        without, with_it = (_median(samples, name, when) for when in ("without", "with"))
+        without, with_it = (median(samples, name, when) or 0 for when in ("without", "with"))
         rows.append([name, number(without), number(with_it), number(with_it - without)])
     head = ["microseconds", "without the instrumentor", "with", "adds"]
     return "What the instrumentor adds to other span events and spans\n\n" + table(head, rows)
@@ -277,14 +267,65 @@ def outages(results: dict[str, Any]) -> str:
     return "Lost events, each library with its own defaults\n\n" + table(head, rows)
 
 
-def _median(samples: Sequence[dict[str, Any]], *path: str) -> float:
-    found = list(values(samples, *path))
-    return statistics.median(found) if found else math.nan
+def budget(results: dict[str, Any]) -> str:
+    rows = [
+        [
+            one.what,
+            f"{number(one.measured)} {one.unit}",
+            f"{'≥' if one.at_least else '≤'} {one.allowed:g}",
+            "kept" if one.kept else "**not kept**",
+        ]
+        for one in budgets(results)
+    ]
+    return "Budgets\n\n" + table(["", "measured", "budget", ""], rows) if rows else ""
 
 
-def everything(results: dict[str, Any], parts: Sequence[str]) -> str:
-    """The tables of these parts."""
-    return "\n\n".join(TABLES[part](results) for part in parts) + "\n"
+SUMMARY = (
+    ("call, paced, p50", ("paced", "p50")),
+    ("call, burst, p50", ("burst", "p50")),
+    ("burst of 8 threads, p99", ("burst-8", "p99")),
+    ("CPU per delivered event", ("purchase", "cpu")),
+)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """For the README: medians alone, without ways of using EventFlows that few need."""
+    samples: Samples = results["calls"]
+    rows = []
+    for name, peer in PEERS.items():
+        found = samples.get(name, [])
+        if not found or void(found) or name in ("eventflows-span", "eventflows-instrumentor"):
+            continue
+        medians = [median(found, *path) for _, path in SUMMARY]
+        rows.append([peer.title, *["" if one is None else number(one) for one in medians]])
+    return table(["µs", *[title for title, _ in SUMMARY]], rows)
+
+
+def machine(results: dict[str, Any]) -> str:
+    found = results["machine"]
+    return f"{found['cores']} cores, Python {found['python']}, {found['system']}"
+
+
+def settings() -> str:
+    """What each library was set to, from peers.ini."""
+    parser = environments.sections()
+    return table(
+        ["release", "settings"],
+        [
+            [
+                environments.requirements(name)[0].replace("==", " ") if name not in ("eventflows", "fast") else name,
+                parser[name]["settings"],
+            ]
+            for name in parser.sections()
+            if parser[name]["settings"]
+        ],
+    )
+
+
+def sections(results: dict[str, Any], parts: Sequence[str]) -> list[tuple[str, str]]:
+    """Title and tables of these parts, and the budgets that they can tell of."""
+    texts = [*[TABLES[part](results) for part in parts], budget(results)]
+    return [(text.partition("\n\n")[0], text.partition("\n\n")[2]) for text in texts if text]
 
 
 TABLES = {

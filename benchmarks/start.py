@@ -7,7 +7,8 @@ import subprocess
 from dataclasses import dataclass
 
 from . import environments
-from .measure import Samples, child_environment
+from .figures import Samples
+from .measure import child_environment
 from .sink import ROOT
 
 CODE = """
