@@ -84,22 +84,22 @@ def _squeeze(text: str) -> str:
 
 # Most conversions come from few places, so their forms are kept. That keeps nothing about anybody: a city, a region or a
 # postal code is shared by many, and what is kept is not tied to a conversion.
-_of_a_place = lru_cache(maxsize=4096)
+_kept_for_places = lru_cache(maxsize=4096)
 
 
-@_of_a_place
+@_kept_for_places
 def compact_place(text: str) -> str:
     """Lower case without punctuation and spaces; accents stay."""
     return _squeeze(_without(_clean(text).lower(), "PS"))
 
 
-@_of_a_place
+@_kept_for_places
 def letters(text: str) -> str:
     """Lower case without digits and symbols, trimmed: Google's form of names, cities and regions."""
     return _without(_clean(text).lower(), "PSN").strip()
 
 
-@_of_a_place
+@_kept_for_places
 def state_code(region: str, country: str | None) -> str:
     """A region in lower case: the two-letter code in the US, without the country prefix of ISO 3166-2 (`US-CA`)."""
     region = _clean(region)
@@ -110,7 +110,23 @@ def state_code(region: str, country: str | None) -> str:
     return US_STATES.get(compact, compact) if country in (None, "US") else compact
 
 
-@_of_a_place
+_ISO_REGION = re.compile(r"([A-Za-z]{2})-[A-Za-z0-9]{1,3}")
+
+
+@_kept_for_places
+def iso_place(region: str, country: str | None) -> tuple[str | None, str | None]:
+    """Country and region in ISO 3166 codes; a region that is only known by name is None, but for the states of the US."""
+    region = region.strip()
+    iso = _ISO_REGION.fullmatch(region)
+    country = country or (iso[1].upper() if iso else None)
+    code = state_code(region, country).upper() if iso or country == "US" else region
+    known = re.fullmatch(r"[A-Z]{2}" if country == "US" else r"[A-Z0-9]{1,3}", code)
+    if not country or not known or (iso and iso[1].upper() != country):
+        return country, None
+    return country, code
+
+
+@_kept_for_places
 def postal(postal_code: str, country: str | None) -> str:
     """A postal code in lower case without spaces and dashes; in the US the first five digits."""
     code = _clean(postal_code).lower()
@@ -119,7 +135,7 @@ def postal(postal_code: str, country: str | None) -> str:
     return re.sub(r"[\s\-\u2010-\u2015]", "", code)
 
 
-@_of_a_place
+@_kept_for_places
 def place_digest(form: Callable[..., str], *given: str | None) -> str:
     """The digest of a city, region, postal code or country in one of the forms above; empty where nothing is left of it."""
     text = form(*given)

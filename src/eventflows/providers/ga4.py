@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from ..conversion import Conversion, EventType, Identifiers, Item
-from ..pii import digest, letters, state_code
+from ..pii import digest, iso_place, letters
 from ..secret import SecretLike
 from .base import (
     DAY_NS,
@@ -86,7 +87,7 @@ RESERVED_PARAMS = frozenset({"firebase_conversion", "session_id", "engagement_ti
 _CLIENT_ID = re.compile(r"(?:GA[0-9]\.[0-9-]+\.)?([1-9][0-9]{0,18}\.[1-9][0-9]{0,18})")
 _SESSION = r"([1-9][0-9]{0,17})"
 _SESSION_ID = re.compile(rf"{_SESSION}|GS1\.[0-9-]+\.{_SESSION}(?:\..*)?|GS2\.[0-9-]+\.(?:.*\$)?s{_SESSION}(?:\$.*)?")
-_ISO_REGION = re.compile(r"([A-Za-z]{2})-[A-Za-z0-9]{1,3}")
+_COUNTRY_PREFIX = re.compile(r"^[A-Za-z]{2}-")
 _EVENT_INDEX = re.compile(r"(?:\$\.)?events(?:\[|\.)(\d+)\b")
 _DESCRIBED_INDEX = re.compile(r"Event at index: \[(\d+)\]")
 _CODE = re.compile(r"[A-Z_]{1,40}")
@@ -180,16 +181,20 @@ class GA4Provider(Provider):
             envelope |= common
         if self.test_mode:
             envelope["validation_behavior"] = TEST_VALIDATION
-        path = "/debug/mp/collect" if self.test_mode else "/mp/collect"
-        key = "measurement_id" if self.measurement_id is not None else "firebase_app_id"
-        stream = quote(self.measurement_id or self.firebase_app_id or "", safe=":")  # Google wants the colons as such
         return Request(
             method="POST",
-            url=f"{self.base_url}{path}?{key}={stream}",
+            url=self._url,
             envelope=envelope,
             events_at=("events",),
             secret_params={"api_secret": self.api_secret or ""},
         )
+
+    @cached_property
+    def _url(self) -> str:
+        path = "/debug/mp/collect" if self.test_mode else "/mp/collect"
+        key = "measurement_id" if self.measurement_id is not None else "firebase_app_id"
+        stream = quote(self.measurement_id or self.firebase_app_id or "", safe=":")  # Google wants the colons as such
+        return f"{self.base_url}{path}?{key}={stream}"
 
     def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
         status = response.status
@@ -201,8 +206,8 @@ class GA4Provider(Provider):
         return all_of(batch, Status.REFUSED, f"HTTP {status}")
 
     def _event_name(self, conversion: Conversion) -> str:
-        if conversion.type in self.EVENT_NAMES:
-            return self.EVENT_NAMES[conversion.type]
+        if known := self.EVENT_NAMES.get(conversion.type):
+            return known
         key = re.sub(r"[\W_]+", "", conversion.name).casefold()
         name = _STANDARD_BY_KEY.get(key) or _slug(conversion.name)
         if name in RESERVED_EVENTS or (self.firebase_app_id is not None and name in RESERVED_APP_EVENTS):
@@ -214,19 +219,26 @@ class GA4Provider(Provider):
         app = conversion.device.app_instance_id if self.firebase_app_id is not None else None
         if self.firebase_app_id is not None and not app:
             raise Unencodable("GA4 app streams need conversion.app_instance_id")
+        envelope: dict[str, Any] = {"app_instance_id": app} if app else {"client_id": _client_id(conversion)}
+        if user_id := next((i for i in user.user_id if 0 < len(i) <= MAX_USER_ID and "@" not in i), None):
+            envelope["user_id"] = user_id
         personalization = False if conversion.limited_data_use else consent.ad_personalization
-        return present(
-            app_instance_id=app,
-            client_id=None if app else _client_id(conversion),
-            user_id=next((i for i in user.user_id if 0 < len(i) <= MAX_USER_ID and "@" not in i), None),
-            consent=present(ad_user_data=_choice(consent.ad_user_data), ad_personalization=_choice(personalization)),
-            ip_override=request.client_address,
-            # Google ignores ip_override beside user_location, and user_agent beside device.
-            user_location=None if request.client_address else _location(user),
-            user_agent=request.user_agent,
-            device=None if request.user_agent else present(language=request.language),
-            user_data=None if consent.ad_user_data is False else _user_data(user),
-        )
+        if personalization is not None or consent.ad_user_data is not None:
+            envelope["consent"] = present(
+                ad_user_data=_choice(consent.ad_user_data), ad_personalization=_choice(personalization)
+            )
+        # Google ignores ip_override beside user_location, and user_agent beside device.
+        if request.client_address:
+            envelope["ip_override"] = request.client_address
+        elif place := _location(user):
+            envelope["user_location"] = place
+        if request.user_agent:
+            envelope["user_agent"] = request.user_agent
+        elif request.language:
+            envelope["device"] = {"language": request.language}
+        if consent.ad_user_data is not False and (data := _user_data(user)):
+            envelope["user_data"] = data
+        return envelope
 
 
 _STANDARD_BY_KEY = {name.replace("_", ""): name for name in GA4Provider.STANDARD_EVENTS}
@@ -249,30 +261,33 @@ def _choice(granted: bool | None) -> str | None:
 
 def _client_id(conversion: Conversion) -> str:
     """The browser's id from the `_ga` cookie, else one of the same layout that stays the same for the same person."""
-    if match := _CLIENT_ID.fullmatch(conversion.clicks.get("ga_client_id", "").strip()):
+    given = conversion.clicks.get("ga_client_id")
+    if given and (match := _CLIENT_ID.fullmatch(given.strip())):
         return match[1]
-    seed = digest(next(_traces(conversion)))
+    seed = digest(_trace(conversion))
     random, seconds = int(seed[:16], 16), int(seed[16:32], 16)
     return f"{1 + random % (2**31 - 1)}.{1_000_000_000 + seconds % 700_000_000}"
 
 
-def _traces(conversion: Conversion) -> Iterator[str]:
-    """What tells this person from others, the most lasting trace first."""
+def _trace(conversion: Conversion) -> str:
+    """What tells this person from others: the most lasting trace that there is."""
     user, request = conversion.user, conversion.request
     if user.user_id:
-        yield f"user_id {user.user_id[0]}"
+        return f"user_id {user.user_id[0]}"
     for form in ("email.lower", "phone.e164"):
-        if user.sealed.get(form):
-            yield f"{form} {user.sealed[form][0]}"
+        if digests := user.sealed.get(form):
+            return f"{form} {digests[0]}"
     if request.session_id:
-        yield f"session_id {request.session_id}"
+        return f"session_id {request.session_id}"
     if request.client_address:
-        yield f"client {request.client_address} {request.user_agent or ''}"
-    yield f"conversion {conversion.id}"
+        return f"client {request.client_address} {request.user_agent or ''}"
+    return f"conversion {conversion.id}"
 
 
 def _session_id(conversion: Conversion, measurement_id: str | None) -> int | None:
     """The one that was recorded, else that of this stream's own cookie, `_ga_<measurement id without G->`."""
+    if not conversion.clicks:
+        return None
     stream = (measurement_id or "").removeprefix("G-")
     told = conversion.clicks.get("ga_session_id") or conversion.clicks.get(f"ga_session_id.{stream}", "")
     match = _SESSION_ID.fullmatch(told.strip())
@@ -280,27 +295,24 @@ def _session_id(conversion: Conversion, measurement_id: str | None) -> int | Non
 
 
 def _user_data(user: Identifiers) -> dict[str, Any]:
-    hashed = {field: user.sealed[form][0] for field, form in ADDRESS_FORMS.items() if user.sealed.get(form)}
+    sealed = user.sealed
+    data: dict[str, Any] = {}
+    if emails := sealed.get("email.gmail"):
+        data["sha256_email_address"] = list(emails[:MAX_HASHES])
+    if phones := sealed.get("phone.e164"):
+        data["sha256_phone_number"] = list(phones[:MAX_HASHES])
+    address = {field: digests[0] for field, form in ADDRESS_FORMS.items() if (digests := sealed.get(form))}
     postal_code = re.sub(r"[.~]", "", user.postal_code or "").strip()
-    region = letters(re.sub(r"^[A-Za-z]{2}-", "", (user.region or "").strip()))
-    place = present(city=letters(user.city or ""), region=region, postal_code=postal_code, country=user.country)
-    return present(
-        sha256_email_address=list(user.sealed.get("email.gmail", ())[:MAX_HASHES]),
-        sha256_phone_number=list(user.sealed.get("phone.e164", ())[:MAX_HASHES]),
-        address=[hashed | place] if hashed or postal_code else None,  # a city alone is nobody's address
-    )
+    if address or postal_code:  # a city alone is nobody's address
+        region = letters(_COUNTRY_PREFIX.sub("", (user.region or "").strip()))
+        address |= present(city=letters(user.city or ""), region=region, postal_code=postal_code, country=user.country)
+        data["address"] = [address]
+    return data
 
 
 def _location(user: Identifiers) -> dict[str, Any]:
-    """The place in ISO codes; a region that is only known by name is left out, but for the states of the US."""
-    region = (user.region or "").strip()
-    iso = _ISO_REGION.fullmatch(region)
-    country = user.country or (iso[1].upper() if iso else None)
-    code = state_code(region, country).upper() if iso or country == "US" else region
-    known = re.fullmatch(r"[A-Z]{2}" if country == "US" else r"[A-Z0-9]{1,3}", code)
-    if not country or not known or (iso and iso[1].upper() != country):
-        return present(country_id=country, city=user.city)
-    return present(country_id=country, region_id=f"{country}-{code}", city=user.city)
+    country, code = iso_place(user.region or "", user.country)
+    return present(country_id=country, region_id=f"{country}-{code}" if code else None, city=user.city)
 
 
 # --- what ----------------------------------------------------------------------------------------------------------
@@ -308,7 +320,7 @@ def _location(user: Identifiers) -> dict[str, Any]:
 
 def _params(conversion: Conversion, name: str, provider: GA4Provider) -> dict[str, Any]:
     """What GA4 knows comes first, so that custom properties are what the limit of 25 cuts off."""
-    value = conversion.value
+    value, request = conversion.value, conversion.request
     params = present(
         session_id=_session_id(conversion, provider.measurement_id),
         engagement_time_msec=_engagement_time(conversion.properties),
@@ -320,12 +332,12 @@ def _params(conversion: Conversion, name: str, provider: GA4Provider) -> dict[st
         shipping=conversion.shipping,
         tax=conversion.tax,
         search_term=_cut("search_term", conversion.search_term),
-        page_location=_cut("page_location", conversion.request.url),
-        page_referrer=_cut("page_referrer", conversion.request.referrer),
-        page_title=_cut("page_title", conversion.request.page_title),
+        page_location=_cut("page_location", request.url),
+        page_referrer=_cut("page_referrer", request.referrer),
+        page_title=_cut("page_title", request.page_title),
         items=[_item(item) for item in conversion.items if item.id or item.name][:MAX_ITEMS],
     )
-    for key, custom in scalars(conversion.properties, RESERVED_PARAMS).items():
+    for key, custom in scalars(conversion.properties, RESERVED_PARAMS).items() if conversion.properties else ():
         slug = _slug(key)
         if len(params) == MAX_PARAMS:
             break
@@ -340,8 +352,9 @@ def _transaction_id(conversion: Conversion, name: str) -> str | None:
 
     An id that is too long is left out: cut, it could be the id of another order.
     """
-    candidates = (conversion.order_id, conversion.id if name == "purchase" else None)
-    return next((one for one in candidates if one and len(one) <= MAX_VALUE), None)
+    if conversion.order_id and len(conversion.order_id) <= MAX_VALUE:
+        return conversion.order_id
+    return conversion.id if name == "purchase" and len(conversion.id) <= MAX_VALUE else None
 
 
 def _engagement_time(properties: Mapping[str, Any]) -> int:
@@ -356,17 +369,18 @@ def _cut(name: str, text: str | None) -> str | None:
 
 
 def _item(item: Item) -> dict[str, Any]:
-    return present(
-        item_id=_cut("item_id", item.id),
-        item_name=_cut("item_name", item.name),
+    made = present(
+        item_id=item.id,
+        item_name=item.name,
         price=item.price,
         quantity=item.quantity,
-        item_category=_cut("item_category", item.category),
-        item_brand=_cut("item_brand", item.brand),
-        item_variant=_cut("item_variant", item.variant),
-        coupon=_cut("coupon", item.coupon),
+        item_category=item.category,
+        item_brand=item.brand,
+        item_variant=item.variant,
+        coupon=item.coupon,
         discount=item.discount,
     )
+    return {key: value[:MAX_VALUE] if isinstance(value, str) else value for key, value in made.items()}
 
 
 # --- the validation server's answer --------------------------------------------------------------------------------

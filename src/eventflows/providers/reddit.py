@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from ..conversion import Conversion, EventType, Identifiers, Item
-from ..pii import digest, mobile_id, state_code
+from ..conversion import Conversion, EventType, Item
+from ..pii import digest, iso_place, mobile_id
 from ..secret import SecretLike, bearer
 from .base import (
     DAY_NS,
@@ -78,7 +78,6 @@ MATCH_KEYS = frozenset({"email", "phone_number", "external_id", "uuid", "idfa", 
 _UUID = re.compile(
     r"(?:[0-9]+\.)?[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
 )
-_ISO_REGION = re.compile(r"([A-Za-z]{2})-[A-Za-z0-9]{1,3}")
 _EVENT_INDEX = re.compile(r"\bevents\[(\d+)\]")
 _PATH = re.compile(r"[\w.\[\]$]{1,120}")
 
@@ -197,20 +196,10 @@ def _user(conversion: Conversion, *, device: bool) -> dict[str, Any]:
         if mobile is not None:
             found["idfa" if mobile[0] == "idfa" else "aaid"] = digest(mobile[1])
     if conversion.limited_data_use or conversion.consent.ad_personalization is False:
-        found["data_processing_options"] = {"modes": ["LDU"], "country": LDU_COUNTRY} | _place(user)
+        country, code = iso_place(user.region or "", user.country)
+        place = present(country=country, region=code)
+        found["data_processing_options"] = {"modes": ["LDU"], "country": LDU_COUNTRY} | place
     return found
-
-
-def _place(user: Identifiers) -> dict[str, Any]:
-    """The place in ISO codes; a region that is only known by name is left out, but for the states of the US."""
-    region = (user.region or "").strip()
-    iso = _ISO_REGION.fullmatch(region)
-    country = user.country or (iso[1].upper() if iso else None)
-    code = state_code(region, country).upper() if iso or country == "US" else region
-    known = re.fullmatch(r"[A-Z]{2}" if country == "US" else r"[A-Z0-9]{1,3}", code)
-    if not country or not known or (iso and iso[1].upper() != country):
-        return present(country=country)
-    return present(country=country, region=code)
 
 
 def _metadata(conversion: Conversion, tracking_type: str) -> dict[str, Any]:
