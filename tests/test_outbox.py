@@ -76,6 +76,21 @@ def test_requests_of_one_lane_go_side_by_side(together: Callable[[int], str]) ->
     assert pipeline.stats()["ga4"].delivered == 40
 
 
+def test_a_thread_that_rests_does_not_keep_others_from_starting(together: Callable[[int], str]) -> None:
+    """After a quiet time with one request at once, 20 that come together are under way together."""
+    pipeline = eventflows.configure([GA4Provider("G-1", "x", endpoint=together(1))])
+    for number in range(3):
+        record(**{"user.id": f"first-{number}"})
+        assert eventflows.force_flush(5_000)
+    sending = [thread for thread in threading.enumerate() if thread.name.endswith("-send")]
+    assert len(sending) == 1
+    Together.barrier = threading.Barrier(20)
+    for number in range(40):
+        record(**{"user.id": str(number)})
+    assert eventflows.force_flush(15_000)
+    assert pipeline.stats()["ga4"].delivered == 43
+
+
 def test_no_more_requests_than_consumers_are_under_way(together: Callable[[int], str]) -> None:
     eventflows.configure([GA4Provider("G-1", "x", endpoint=together(3))], sending_queue={"num_consumers": 2})
     for number in range(3):

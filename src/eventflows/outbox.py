@@ -28,6 +28,7 @@ BREAK_AFTER = 5
 IDLE_SECONDS = 5.0
 """A consumer without work ends after this time."""
 RECOVERED = "recovered"
+NEVER = float("inf")
 
 
 @dataclass(slots=True)
@@ -90,12 +91,17 @@ class Outbox:
         self._consumers = consumers
         self._pace = pace
         self._telemetry = telemetry
-        self._changed = threading.Condition(threading.Lock())
+        # Whoever waits has a condition of his own on the one lock, so that nobody is woken for what another waits for.
+        self._lock = threading.Lock()
+        self._resting: list[threading.Condition] = []  # consumers without work; the last one is called first
+        self._watched = False  # one of them wakes up by itself when the time of a request comes
+        self._room = threading.Condition(self._lock)  # the lane's thread, while the queue is full
+        self._quiet = threading.Condition(self._lock)  # whoever closes
         self._ready: deque[Work] = deque()
         self._later: list[tuple[float, int, Work]] = []
         self._order = count()
         self._threads: set[threading.Thread] = set()
-        self._idle = self._sending = 0
+        self._sending = 0
         self._not_before = 0.0
         self._streak = self._denials = 0
         self._closing = self._over = False
@@ -105,27 +111,38 @@ class Outbox:
     def submit(self, batches: Iterable[Batch]) -> None:
         """Queue requests; waits while as many are ready as there may be consumers, which keeps the rest in the lane's queue."""
         for batch in batches:
-            with self._changed:
+            with self._lock:
                 while len(self._ready) >= self._consumers and self._threads and not self._closing:
-                    self._changed.wait(1.0)
+                    self._room.wait(1.0)
                 self._ready.append(Work(batch))
-                self._changed.notify_all()
-                inline = not self._idle and len(self._threads) < self._consumers and not self._start_thread()
+                inline = not self._call_one() and not self._threads
             if inline:  # no thread can start any more, as in exit handlers
                 self._consume(wait=False)
+
+    def _call_one(self) -> bool:
+        """Have one more thread look for work, a resting one or a new one; False where there is none. With the lock held."""
+        if self._resting:
+            self._resting.pop().notify()
+            return True
+        return len(self._threads) < self._consumers and self._start_thread()
+
+    def _call_all(self) -> None:
+        for waiting in (*self._resting, self._room, self._quiet):
+            waiting.notify()
+        self._resting.clear()
 
     def _start_thread(self) -> bool:
         thread = threading.Thread(target=self._run, name=f"{self._name}-send", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            return bool(self._threads)
+            return False
         self._threads.add(thread)
         return True
 
     def oldest(self) -> int | None:
         """The Unix time in nanoseconds of the oldest conversion that waits here for its turn or a retry."""
-        with self._changed:
+        with self._lock:
             waiting = [*self._ready, *(work for _, _, work in self._later)]
         return min(
             (item.entry.conversion.time_unix_nano for work in waiting for item in work.batch.items), default=None
@@ -134,27 +151,24 @@ class Outbox:
     # --- closing: the lane stops, and whatever waits gets one more chance at once
 
     def close_soon(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            self._call_all()
 
     def join(self, deadline: float) -> bool:
         """Wait for the end after `close_soon`; True where nothing is under way any more. Afterwards nothing more is sent."""
-        with self._changed:
-            if not self._threads and (self._ready or self._later) and not self._start_thread():
-                inline = True
-            else:
-                inline = False
+        with self._lock:
+            inline = not self._threads and (self._ready or self._later) and not self._start_thread()
         if inline:
             self._consume(wait=False)
-        with self._changed:
+        with self._lock:
             while (self._ready or self._later or self._sending) and not self._over:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                self._changed.wait(left)
+                self._quiet.wait(left)
             self._over = True
-            self._changed.notify_all()
+            self._call_all()
             unsent = [*self._ready, *(work for _, _, work in self._later)]
             self._ready.clear()
             self._later.clear()
@@ -169,9 +183,9 @@ class Outbox:
         try:
             self._consume(wait=True)
         finally:
-            with self._changed:
+            with self._lock:
                 self._threads.discard(threading.current_thread())
-                self._changed.notify_all()
+                self._room.notify()
 
     def _consume(self, *, wait: bool) -> None:
         with untraced():
@@ -179,37 +193,58 @@ class Outbox:
                 try:
                     self._send(work)
                 finally:
-                    with self._changed:
+                    with self._lock:
                         self._sending -= 1
-                        self._changed.notify_all()
+                        if self._closing:
+                            self._call_all()
 
     def _next(self, *, wait: bool) -> Work | None:
         """The next request that may go out; None where the thread has no more to do."""
         idle_until = time.monotonic() + IDLE_SECONDS
-        with self._changed:
+        with self._lock:
             while not self._over:
                 now = time.monotonic()
-                while self._later and (self._later[0][0] <= now or self._closing):
-                    self._ready.append(heapq.heappop(self._later)[2])
-                if self._ready:
-                    seconds = self._seconds_to_go(now)
-                    if seconds <= 0:
-                        self._sending += 1
-                        return self._ready.popleft()
-                elif self._later:
-                    seconds = self._later[0][0] - now
-                else:
+                seconds = self._seconds_to_work(now)
+                if seconds <= 0:
+                    return self._take()
+                watch = seconds < NEVER and not self._watched
+                if not watch:
                     seconds = idle_until - now
-                    if self._closing or seconds <= 0:
+                    if seconds <= 0 or (self._closing and not (self._ready or self._later)):
                         return None
                 if not wait:
                     return None
-                self._idle += 1
-                try:
-                    self._changed.wait(seconds)
-                finally:
-                    self._idle -= 1
+                self._rest(seconds, watch=watch)
         return None
+
+    def _seconds_to_work(self, now: float) -> float:
+        """How long until a request may go."""
+        while self._later and (self._later[0][0] <= now or self._closing):
+            self._ready.append(heapq.heappop(self._later)[2])
+        if self._ready:
+            return self._seconds_to_go(now)
+        return self._later[0][0] - now if self._later else NEVER
+
+    def _rest(self, seconds: float, *, watch: bool) -> None:
+        """Wait to be called, or for so long."""
+        called = threading.Condition(self._lock)
+        self._resting.append(called)
+        self._watched = self._watched or watch
+        called.wait(seconds)
+        if called in self._resting:
+            self._resting.remove(called)
+        if watch:
+            self._watched = False
+
+    def _take(self) -> Work:
+        """The first request that is ready. Whoever takes one calls another thread for what is left."""
+        work = self._ready.popleft()
+        self._sending += 1
+        if self._ready or (self._later and self._resting):
+            self._call_one()
+        if len(self._ready) <= self._consumers // 2:
+            self._room.notify()
+        return work
 
     def _seconds_to_go(self, now: float) -> float:
         """How long the lane as a whole has to wait before its next request; 0 where it may go."""
@@ -268,7 +303,7 @@ class Outbox:
         now = time.monotonic()
         left: list[tuple[Sequence[Item], str]] = []
         told: tuple[str, str] | None = None
-        with self._changed:
+        with self._lock:
             again = map(work.batch.of, reversed(verdict.again))
             self._ready.extendleft(Work(batch, work.failures, work.since) for batch in again)
             if verdict.later:
