@@ -1,10 +1,10 @@
 """A journal: one SQLite file that holds what one process has captured until every provider has its outcome, and the
 history of it.
 
-An event is a row of `event`; it owes an outcome to each provider in `owed`, and `left` counts those that are missing. An
-outcome is a row of `outcome`. What is delivered moves to `history`, without its body; what was refused or has expired
-keeps it, as a dead letter, until the retention is over. The file belongs to the process that holds the lock beside it; the
-lock falls with the process.
+An event is a row of `event` as long as it owes an outcome to one of the providers in `owed`, and `left` counts those that are
+missing. An outcome is a row of `outcome`. With the last one the event moves to `history`, without its body, unless it was
+refused or has expired somewhere: a dead letter keeps it until the retention is over. The file belongs to the process that holds
+the lock beside it; the lock falls with the process.
 """
 
 from __future__ import annotations
@@ -26,29 +26,27 @@ from .sealing import Event, dump, load
 DEAD = ("refused", "expired", "dropped")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
-  owed TEXT NOT NULL, left INTEGER NOT NULL, body TEXT
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
+  owed TEXT NOT NULL, left INTEGER NOT NULL, body TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS history (
   seq INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, order_id TEXT, captured_at INTEGER NOT NULL,
-  owed TEXT NOT NULL
+  owed TEXT NOT NULL, body TEXT
 );
-CREATE INDEX IF NOT EXISTS pending ON event (seq) WHERE left > 0;
 CREATE TABLE IF NOT EXISTS outcome (
   seq INTEGER NOT NULL, provider TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, settled_at INTEGER NOT NULL,
   attempts INTEGER NOT NULL, PRIMARY KEY (seq, provider)
 ) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
-_INSERT = "INSERT INTO event (id, name, order_id, captured_at, owed, left, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_SETTLED = "UPDATE event SET left = left - 1 WHERE seq = ?"
-_DONE = (
-    "seq = ? AND left <= 0 AND NOT EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = event.seq"
-    " AND o.status IN ('refused', 'expired', 'dropped'))"
+# Without AUTOINCREMENT and an index, each of which would be one more page to write on the app's thread.
+_INSERT = "INSERT INTO event (seq, id, name, order_id, captured_at, owed, left, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_LAST = "SELECT max(coalesce((SELECT max(seq) FROM event), 0), coalesce((SELECT max(seq) FROM history), 0))"
+_IS_DEAD = (
+    "EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = {table}.seq AND o.status IN ('refused', 'expired', 'dropped'))"
 )
-# A row that only lost its body would leave its page half empty for good; one that is gone makes room for others.
-_COPY = f"INSERT INTO history SELECT seq, id, name, order_id, captured_at, owed FROM event WHERE {_DONE}"  # noqa: S608
-_REMOVE = f"DELETE FROM event WHERE {_DONE}"  # noqa: S608
+_TOGETHER = 500
+"""So many events are settled by one statement; SQLite allows 999 parameters at least."""
 BUSY_SECONDS = 5.0
 
 
@@ -118,7 +116,7 @@ class Journal:
         self._outcomes: deque[_Outcomes] = deque()
         self._writer.executescript(_SCHEMA)
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
-        (last,) = self._writer.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
+        (last,) = self._writer.execute(_LAST).fetchone()
         self.found_through = self._appended = int(last)
         self._underway: set[int] = set()
 
@@ -132,9 +130,11 @@ class Journal:
         Raises:
             sqlite3.Error: It cannot be written, as where the disk is full.
         """
-        values = (event.id, event.name, event.order_id, time.time_ns(), owed, left, dump(event))
+        body, order_id = dump(event), event.order_id
         with self._writing:
-            self._appended = seq = int(self._writer.execute(_INSERT, values).lastrowid or 0)
+            seq = self._appended + 1
+            self._writer.execute(_INSERT, (seq, event.id, event.name, order_id, time.time_ns(), owed, left, body))
+            self._appended = seq
             self._underway.add(seq)
             return seq
 
@@ -174,17 +174,14 @@ class Journal:
         now = time.time_ns()
         with _transaction(self._writer) as db:
             for one in together:
-                for row in one.rows:
-                    values = (row.seq, one.provider, row.status, row.reason, now, row.attempts)
-                    if db.execute("INSERT OR IGNORE INTO outcome VALUES (?, ?, ?, ?, ?, ?)", values).rowcount:
-                        for statement in (_SETTLED, _COPY, _REMOVE):
-                            db.execute(statement, (row.seq,))
+                for first in range(0, len(one.rows), _TOGETHER):
+                    _settle(db, one.provider, one.rows[first : first + _TOGETHER], now)
 
     def pending(self, provider: str, after: int, limit: int) -> list[tuple[int, str]]:
         """`(seq, body)` of the next events that owe this provider an outcome, in their order."""
         with self._reading:
             return self._reader.execute(
-                "SELECT seq, body FROM event WHERE left > 0 AND seq > ? AND instr(',' || owed || ',', ?)"
+                "SELECT seq, body FROM event WHERE seq > ? AND instr(',' || owed || ',', ?)"
                 " AND NOT EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = event.seq AND o.provider = ?) ORDER BY seq LIMIT ?",
                 (after, f",{provider},", provider, limit),
             ).fetchall()
@@ -192,7 +189,7 @@ class Journal:
     def count_pending(self) -> int:
         """How many events owe an outcome."""
         with self._reading:
-            return int(self._reader.execute("SELECT count(*) FROM event WHERE left > 0").fetchone()[0])
+            return int(self._reader.execute("SELECT count(*) FROM event").fetchone()[0])
 
     def size(self) -> int:
         """Its bytes on disk."""
@@ -202,7 +199,9 @@ class Journal:
     def oldest_age(self) -> float:
         """Seconds since the oldest event without all its outcomes was captured; 0 where there is none."""
         with self._reading, suppress(sqlite3.Error):
-            (captured_at,) = self._reader.execute("SELECT min(captured_at) FROM event WHERE left > 0").fetchone()
+            (captured_at,) = self._reader.execute("SELECT captured_at FROM event ORDER BY seq LIMIT 1").fetchone() or (
+                0,
+            )
             return max(0.0, (time.time_ns() - captured_at) / 1e9) if captured_at else 0.0
         return 0.0
 
@@ -220,10 +219,9 @@ class Journal:
             before = time.time_ns() - int(retention * 1e9)
             with self._writing, _transaction(self._writer) as db:
                 for table in ("event", "history"):
-                    query = f"SELECT seq FROM {table} WHERE captured_at < ? ORDER BY seq LIMIT 1000"  # noqa: S608
-                    old = db.execute(query, (before,)).fetchall()
-                    db.executemany("DELETE FROM outcome WHERE seq = ?", old)
-                    db.executemany(f"DELETE FROM {table} WHERE seq = ?", old)  # noqa: S608 reason: two constants
+                    query = f"SELECT seq, captured_at FROM {table} ORDER BY seq LIMIT 1000"  # noqa: S608
+                    old = [(seq,) for seq, captured_at in db.execute(query).fetchall() if captured_at < before]
+                    _forget(db, table, old)
         with self._reading:
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -270,6 +268,33 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
+def _settle(db: sqlite3.Connection, provider: str, rows: Sequence[Row], now: int) -> None:
+    """Write outcomes of one provider, and move the events that owe no more."""
+    marks = ",".join("?" * len(rows))
+    # S608: what is put into the statements are question marks and constants
+    there = f"SELECT seq FROM outcome WHERE provider = ? AND seq IN ({marks})"  # noqa: S608
+    known = {seq for (seq,) in db.execute(there, (provider, *(row.seq for row in rows)))}
+    new = [row for row in rows if row.seq not in known]
+    db.executemany(
+        "INSERT OR IGNORE INTO outcome VALUES (?, ?, ?, ?, ?, ?)",
+        [(row.seq, provider, row.status, row.reason, now, row.attempts) for row in new],
+    )
+    seqs = [row.seq for row in new]
+    these = f"seq IN ({','.join('?' * len(seqs))})"
+    db.execute(f"UPDATE event SET left = left - 1 WHERE {these}", seqs)  # noqa: S608
+    db.execute(
+        "INSERT INTO history SELECT seq, id, name, order_id, captured_at, owed,"  # noqa: S608
+        f" CASE WHEN {_IS_DEAD.format(table='event')} THEN body END FROM event WHERE left <= 0 AND {these}",
+        seqs,
+    )
+    db.execute(f"DELETE FROM event WHERE left <= 0 AND {these}", seqs)  # noqa: S608
+
+
+def _forget(db: sqlite3.Connection, table: str, seqs: Sequence[tuple[int]]) -> None:
+    db.executemany("DELETE FROM outcome WHERE seq = ?", seqs)
+    db.executemany(f"DELETE FROM {table} WHERE seq = ?", seqs)  # noqa: S608 reason: one of two constants
+
+
 SUFFIX = ".journal"
 
 
@@ -287,7 +312,7 @@ def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator
         db = connect(path, writable=False)
         try:
             columns = "seq, id, name, order_id, captured_at, owed"
-            both = f"SELECT {columns}, body FROM event UNION ALL SELECT {columns}, NULL FROM history"  # noqa: S608
+            both = f"SELECT {columns}, body FROM event UNION ALL SELECT {columns}, body FROM history"  # noqa: S608
             query = f"SELECT * FROM ({both}) AS e WHERE {where} ORDER BY seq"  # noqa: S608 reason: our own constants
             for seq, event_id, name, order_id, captured_at, owed, body in db.execute(query, tuple(values)):
                 outcomes: dict[str, tuple[str, str, int, int]] = dict.fromkeys(owed.split(","), ("pending", "", 0, 0))
@@ -312,8 +337,8 @@ def resettle(path: Path, seq: int, provider: str, status: str, reason: str, atte
                 " WHERE seq = ? AND provider = ?",
                 (status, reason, time.time_ns(), attempts, seq, provider),
             )
-            for statement in (_COPY, _REMOVE):
-                db.execute(statement, (seq,))
+            is_dead = _IS_DEAD.format(table="history")
+            db.execute(f"UPDATE history SET body = NULL WHERE seq = ? AND NOT {is_dead}", (seq,))  # noqa: S608
     finally:
         db.close()
 
@@ -324,12 +349,12 @@ def erase(folder: Path, matches: Callable[[Event], bool]) -> int:
     for path in files(folder):
         db = connect(path)
         try:
-            rows = db.execute("SELECT seq, body FROM event WHERE body IS NOT NULL").fetchall()
-            found = [(seq,) for seq, body in rows if matches(load(body))]
             with _transaction(db):
-                db.executemany("DELETE FROM outcome WHERE seq = ?", found)
-                db.executemany("DELETE FROM event WHERE seq = ?", found)
-            erased += len(found)
+                for table in ("event", "history"):
+                    rows = db.execute(f"SELECT seq, body FROM {table} WHERE body IS NOT NULL").fetchall()  # noqa: S608
+                    found = [(seq,) for seq, body in rows if matches(load(body))]
+                    _forget(db, table, found)
+                    erased += len(found)
         finally:
             db.close()
     return erased
@@ -343,10 +368,9 @@ def purge(folder: Path, before: int) -> int:
         try:
             with _transaction(db):
                 old = db.execute(
-                    "SELECT seq FROM event WHERE left <= 0 AND body IS NOT NULL AND captured_at < ?", (before,)
+                    "SELECT seq FROM history WHERE body IS NOT NULL AND captured_at < ?", (before,)
                 ).fetchall()
-                db.executemany("DELETE FROM outcome WHERE seq = ?", old)
-                db.executemany("DELETE FROM event WHERE seq = ?", old)
+                _forget(db, "history", old)
             purged += len(old)
         finally:
             db.close()

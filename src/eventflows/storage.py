@@ -186,7 +186,7 @@ def owes(path: Path) -> bool:
     try:
         db = connect(path, writable=False)
         try:
-            return db.execute("SELECT 1 FROM event WHERE left > 0 LIMIT 1").fetchone() is not None
+            return db.execute("SELECT 1 FROM event LIMIT 1").fetchone() is not None
         finally:
             db.close()
     except sqlite3.Error:
