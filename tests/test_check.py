@@ -159,6 +159,9 @@ def test_everything_that_needs_settings_takes_a_file(
     code, out, err = run(capsys, "check", *given)
     assert (code, out) == (2, "")
     assert "eventflows.yaml, line 2: providers.meta.pixel" in err
+    code, found = run_json(capsys, "check", *given)
+    assert code == 2
+    assert {(one["path"], one["line"]) for one in found["problems"]} >= {("providers.meta.pixel", 2)}
 
 
 def test_without_any_settings_it_says_how_to_give_some(capsys: Any) -> None:

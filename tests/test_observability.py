@@ -15,7 +15,7 @@ import yaml
 from opentelemetry import metrics
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 import eventflows
@@ -63,9 +63,9 @@ def parts(node: Any) -> Iterator[Any]:
 @pytest.fixture
 def scraped(sandbox: Sandbox, tmp_path: Any) -> dict[str, set[str]]:
     """Series and their labels at a real Prometheus endpoint, after every outcome there is, a pause and an outage."""
-    registry = CollectorRegistry()
-    metrics.set_meter_provider(MeterProvider(metric_readers=[PrometheusMetricReader(registry=registry)]))
-    server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
+    meters = MeterProvider(metric_readers=[PrometheusMetricReader()])
+    metrics.set_meter_provider(meters)
+    server, thread = start_http_server(0, addr="127.0.0.1")
     meta, *others = four(sandbox.url)
     old = MetaProvider("9", "abc", name="meta/old", api_version="v22.0", endpoint=f"{sandbox.url}/meta")
     # The storage keeps one from being dropped, so a first pipeline without it drops.
@@ -90,6 +90,7 @@ def scraped(sandbox: Sandbox, tmp_path: Any) -> dict[str, set[str]]:
         server.shutdown()
         server.server_close()
         thread.join()
+        meters.shutdown()
     assert not [one for one in (*CANARIES, "70331", "abc") if one in text.lower()]
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):

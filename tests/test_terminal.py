@@ -47,13 +47,17 @@ def folder(sandbox: Sandbox, tmp_path: Path) -> Path:
 
 
 def at_a_terminal(argv: list[str], columns: int, **extra: str) -> tuple[int, str]:
-    """What a person sees there: the exit code, and all that came on the terminal."""
+    """What a person sees of a command there: the exit code, and all that came on the terminal."""
+    return terminal([*COMMAND, *argv], columns, **extra)
+
+
+def terminal(argv: list[str], columns: int, **extra: str) -> tuple[int, str]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     env = {key: value for key, value in environment(TERM="xterm", **extra).items() if key not in ("COLUMNS", "LINES")}
     if "NO_COLOR" not in extra:
         env.pop("NO_COLOR", None)
-    process = subprocess.Popen([*COMMAND, *argv], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
     os.close(theirs)
     seen = b""
     while True:
@@ -134,3 +138,20 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     assert "exit codes: 0" in done.stdout
     bare = subprocess.run(COMMAND, capture_output=True, text=True, env=environment(), timeout=60, check=False)
     assert (bare.returncode, bare.stdout, bare.stderr) == (2, "", done.stdout)
+
+
+LONG_WORK = """
+import time
+from eventflows.cli.output import progress
+for _ in progress(range(40), "orders", 40):
+    time.sleep(0.03)
+print("done")
+"""
+
+
+def test_long_work_shows_its_progress_at_a_terminal_only() -> None:
+    seen = terminal([sys.executable, "-c", LONG_WORK], 100)[1]
+    assert re.search(r"\[#+\.+\] \d+ of 40 orders", seen)
+    assert plain(seen).rpartition("\r")[2] == "done\n"
+    done = subprocess.run([sys.executable, "-c", LONG_WORK], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("done\n", "")

@@ -95,22 +95,39 @@ class Source:
     ) -> None:
         self.lanes = lanes
         self.journal = journal
+        self._known: list[Measured] = []
         _sources.add(self)
+
+    def counted(self) -> list[Measured]:
+        """The lanes that count: those that there are, and those that were replaced and still have something to deliver."""
+        lanes = list(self.lanes())
+        for lane in self._known:
+            if lane not in lanes:
+                tally = lane.tally()
+                if tally.pending:
+                    lanes.append(lane)
+                else:
+                    _past.add(component_of(lane.provider), tally.ledger)
+        self._known = lanes
+        return lanes
 
     def ended(self) -> None:
         """The pipeline is shut down: its counters stay as they are, so that a reader that collects at exit misses nothing."""
         if self in _sources:
             _sources.discard(self)
-            for lane in self.lanes():
-                _past.ledgers.setdefault(component_of(lane.provider), Ledger()).add(lane.tally().ledger)
+            for lane in self.counted():
+                _past.add(component_of(lane.provider), lane.tally().ledger)
 
 
 class _Past:
-    """The counters of pipelines that were shut down in this process."""
+    """The counters of lanes that there were in this process."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.ledgers: dict[Component, Ledger] = {}
+
+    def add(self, component: Component, ledger: Ledger) -> None:
+        self.ledgers.setdefault(component, Ledger()).add(ledger)
 
 
 _sources: WeakSet[Source] = WeakSet()
@@ -128,9 +145,10 @@ def _ledgers() -> dict[Component, Ledger]:
     global _past
     if _past.pid != os.getpid():  # what a forked child finds here is its parent's
         _past = _Past()
+    counted = [lane for source in list(_sources) for lane in source.counted()]
     found = {component: ledger.copy() for component, ledger in _past.ledgers.items()}
-    for component, lane in _lanes():
-        found.setdefault(component, Ledger()).add(lane.tally().ledger)
+    for lane in counted:
+        found.setdefault(component_of(lane.provider), Ledger()).add(lane.tally().ledger)
     return found
 
 

@@ -7,6 +7,7 @@ the oldest supported and the newest SDK.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -242,6 +243,9 @@ def _exporter_of(processor: Any) -> tuple[object, bool] | None:
 def log_length_limit(provider: LoggerProvider) -> int | None:
     """The length at which this provider's records lose the rest of an attribute's value."""
     limits = getattr(provider, "_log_record_limits", None)
+    if limits is None:  # an SDK whose providers have none of their own: the records go by the environment
+        text = os.environ.get("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "").strip()
+        return int(text) if text.isdigit() else None
     return _shortest(limits, "max_log_record_attribute_length", "max_attribute_length")
 
 

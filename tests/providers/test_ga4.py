@@ -603,7 +603,7 @@ def test_an_answer_decides_like_this(response: Response, statuses: list[Status])
         ({"validationMessages": "x"}, [Outcome(Status.SUSPECT, "the validation server's answer is not readable")] * 2),
         (
             {"validationMessages": [{"fieldPath": "events[1].params.currency", "validationCode": "VALUE_REQUIRED"}]},
-            [NOT_THE_CULPRIT, Outcome(Status.REFUSED, "VALUE_REQUIRED at events[1].params.currency")],
+            [NOT_THE_CULPRIT, Outcome(Status.REFUSED, "VALUE_REQUIRED at events[].params.currency")],
         ),
         (
             {"validationMessages": [NAME_INVALID]},
@@ -615,7 +615,7 @@ def test_an_answer_decides_like_this(response: Response, statuses: list[Status])
         ),
         (
             {"validationMessages": [{"fieldPath": "events[7].name", "validationCode": "NAME_INVALID"}]},
-            [Outcome(Status.SUSPECT, "NAME_INVALID at events[7].name")] * 2,
+            [Outcome(Status.SUSPECT, "NAME_INVALID at events[].name")] * 2,
         ),
         (
             {"validationMessages": [{"fieldPath": "a b@x.example", "validationCode": "b@x.example"}]},

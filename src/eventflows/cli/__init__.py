@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from ..errors import ConfigurationError
 from . import check, configuration, events, output, sandbox, storage
@@ -43,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         code = int(arguments.run(arguments))
         sys.stdout.flush()
-    except ConfigurationError as problem:
-        print(f"eventflows: {problem}", file=sys.stderr)
+    except ConfigurationError as error:
+        if getattr(arguments, "json", False):
+            output.print_json({"problems": [asdict(problem) for problem in error.problems]})
+        else:
+            print(f"eventflows: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED

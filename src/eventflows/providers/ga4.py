@@ -90,6 +90,7 @@ _SESSION_ID = re.compile(rf"{_SESSION}|GS1\.[0-9-]+\.{_SESSION}(?:\..*)?|GS2\.[0
 _COUNTRY_PREFIX = re.compile(r"^[A-Za-z]{2}-")
 _EVENT_INDEX = re.compile(r"(?:\$\.)?events(?:\[|\.)(\d+)\b")
 _DESCRIBED_INDEX = re.compile(r"Event at index: \[(\d+)\]")
+_BRACKETED = re.compile(r"\[[0-9]+\]")
 _CODE = re.compile(r"[A-Z_]{1,40}")
 _PATH = re.compile(r"[\w.\[\]$]{1,120}")
 
@@ -411,4 +412,4 @@ def _reason(message: Mapping[str, Any]) -> str:
     """The code and the path; the description repeats values of the event."""
     code, path = str(message.get("validationCode", "")), str(message.get("fieldPath", ""))
     reason = code if _CODE.fullmatch(code) else "refused by the validation server"
-    return f"{reason} at {path}" if _PATH.fullmatch(path) else reason
+    return f"{reason} at {_BRACKETED.sub('[]', path)}" if _PATH.fullmatch(path) else reason
