@@ -9,7 +9,7 @@ from typing import Any
 from . import app, instructions, outage, start
 from .figures import Samples
 from .measure import Job, rounds
-from .peers import BASELINE, FLOORS, OURS, PEERS
+from .peers import BASELINE, PEERS
 from .sink import Sink
 
 CALLS = {"paced": 1_000, "burst": 5_000, "burst-8": 4_000, "paced-8": 1_000}
@@ -60,7 +60,7 @@ def calls(sink: Sink, options: Options, *, caller: bool = True, delivered: bool 
         params = {"counts": mine, "rate": PACE, "cdnow": options.cdnow}
         if mine:
             jobs.append(Job(name, "calls", peer.environment, name, params))
-    return rounds(jobs, sink, options.rounds(5, 1), "calls")
+    return rounds(jobs, sink, options.rounds(4, 1), "calls")
 
 
 def limits(sink: Sink, options: Options) -> Samples:
@@ -83,7 +83,7 @@ def providers(sink: Sink, options: Options) -> Samples:
         )
         for many in (1, 2, 3, 4, 10)
     ]
-    return rounds(jobs, sink, options.rounds(5, 1), "providers")
+    return rounds(jobs, sink, options.rounds(3, 1), "providers")
 
 
 def single(sink: Sink, options: Options) -> Samples:
@@ -99,7 +99,7 @@ def single(sink: Sink, options: Options) -> Samples:
         job("CDNOW, whose customers come again", "cdnow", 1),
         job("every event of another client, answers after 100 ms", "purchase", 1_000, delay=0.1),
     ]
-    return rounds(jobs, sink, options.rounds(5, 1), "single")
+    return rounds(jobs, sink, options.rounds(3, 1), "single")
 
 
 def growing(sink: Sink, options: Options) -> Samples:
@@ -117,7 +117,7 @@ def growing(sink: Sink, options: Options) -> Samples:
             "journal",
             {"storage": "{folder}", "queue_size": 10_000},
             bytes=2 * 10**7 if options.quick else 10**9,
-            seconds=10 if options.quick else 150,
+            seconds=10 if options.quick else 120,
             sample=2_000 if options.quick else 10_000,
         ),
     ]
@@ -125,8 +125,18 @@ def growing(sink: Sink, options: Options) -> Samples:
 
 
 def waiting(sink: Sink, options: Options) -> Samples:
-    """Memory per event that waits, of all whose calls do not wait for the network."""
-    skipped = {"snowplow-sync", "mixpanel", "facebook", "facebook-batches", "otel-span", *FLOORS}
+    """Memory per event that waits, of those whose calls do not wait for the network."""
+    names = (
+        "eventflows",
+        "eventflows-storage",
+        BASELINE,
+        "original",
+        "posthog",
+        "segment",
+        "rudder",
+        "snowplow",
+        "amplitude",
+    )
     count = 10_000 if options.quick else 30_000
     jobs = [
         Job(
@@ -135,24 +145,23 @@ def waiting(sink: Sink, options: Options) -> Samples:
             PEERS[name].environment,
             name,
             {"count": count, "traced": traced},
-            mode,
+            {"hold": True},
         )
-        for name in options.chosen([one for one in PEERS if one not in skipped])
+        for name in options.chosen(names)
         for traced in (False, True)
-        for mode in ({"hold": True},)
-        if not (options.quick and (traced or name not in (*OURS, BASELINE)))
+        if not (options.quick and (traced or not name.startswith(("eventflows", "otel"))))
     ]
-    return rounds(jobs, sink, options.rounds(3, 1), "memory")
+    return rounds(jobs, sink, options.rounds(1, 1), "memory")
 
 
 def starting(_sink: Sink, options: Options) -> Samples:
     """Imports, and the way to the first event."""
-    return start.measure(options.rounds(10, 2))
+    return start.measure(options.rounds(7, 2))
 
 
 def load(sink: Sink, options: Options) -> Samples:
     """The Flask example under load."""
-    return app.measure(sink, options.rounds(4, 1), 3 if options.quick else 6)
+    return app.measure(sink, options.rounds(3, 1), 3 if options.quick else 5)
 
 
 def span_events(sink: Sink, options: Options) -> Samples:

@@ -668,5 +668,3 @@ PEERS: dict[str, Peer] = {
 }
 BASELINE = "otel-log"
 """What all else is a ratio of."""
-FLOORS = ("floor", "floor-orjson")
-OURS = tuple(name for name in PEERS if name.startswith("eventflows"))
