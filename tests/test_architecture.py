@@ -30,7 +30,7 @@ LAYERS = [
     {"routing", "transport", "context", "pace", "provider_list"},
     {"model"},
     {"variables", "config_schema"},
-    {"mapping", "sdk", "baggage", "frameworks", "journal"},
+    {"mapping", "measured", "sdk", "baggage", "frameworks", "journal"},
     {"delivery", "intake", "metrics"},
     {"telemetry"},
     {"backlog", "outbox", "storage", "direct"},

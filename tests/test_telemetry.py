@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -26,7 +27,7 @@ from eventflows import ConsoleProvider, EventFlowsInstrumentor, GA4Provider, Met
 from eventflows.providers.base import Outcome, Response, Sent, Status
 from eventflows.providers.meta import VERSIONS
 from eventflows.sandbox import Sandbox
-from eventflows.stats import MAX_REASONS
+from eventflows.stats import MAX_REASONS, STATUSES
 from tests.conftest import CANARIES, PERSON, four
 
 from .test_pipeline import FAST, LEAD
@@ -402,3 +403,27 @@ def test_a_lane_that_is_replaced_still_counts(sandbox: Sandbox, reader: InMemory
     until(lambda: value(collected(reader), "eventflows.delivered") == 1)
     assert value(collected(reader), "eventflows.delivered") == 1
     pipeline._lanes = old
+
+
+def test_one_collection_shows_one_moment(sandbox: Sandbox, reader: InMemoryMetricReader) -> None:
+    """captured = pending + outcomes, per provider, in every collection while everything is moving."""
+    eventflows.configure(four(sandbox.url), retry_on_failure=FAST, sending_queue={"flush_interval": "20ms"})
+    done = threading.Event()
+
+    def shop() -> None:
+        for number in range(3000):
+            record("Purchase" if number % 7 else "Lead", order_id=str(number), currency="EUR" if number % 5 else "none")
+        done.set()
+
+    thread = threading.Thread(target=shop)
+    thread.start()
+    collections = 0
+    while not done.is_set() or not eventflows.force_flush(1):
+        points = collected(reader)
+        collections += 1
+        for name in ("meta", "ga4", "tiktok", "reddit"):
+            of = {"eventflows__provider": name}
+            settled = sum(value(points, f"eventflows.{status}", **of) for status in STATUSES)
+            assert value(points, "eventflows.captured", **of) == settled + value(points, "eventflows.pending", **of)
+    thread.join()
+    assert collections > 5

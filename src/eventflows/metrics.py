@@ -6,25 +6,20 @@ Names of `otel.*` follow the semantic conventions for SDK components, whose log 
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
-from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
-from weakref import WeakSet
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from .providers.base import Provider
-from .stats import AFTER_SHUTDOWN, QUEUE_FULL, Ledger, Tally
+from . import measured
+from .measured import Collections, Component, LaneNow
+from .stats import AFTER_SHUTDOWN, QUEUE_FULL, Ledger
 from .transport import VERSION
 
 SCOPE = "eventflows"
-# The conventions know no type for us. Type and name are written as the Collector writes an exporter's id: `eventflows/meta`.
-COMPONENT_TYPE = "eventflows"
 AGE_BOUNDARIES = (0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 3 * 24 * 3600, 7 * 24 * 3600)
 # Those that the conventions advise for `http.client.request.duration`.
 REQUEST_BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -39,117 +34,6 @@ _OUTCOMES: Mapping[str, str] = {
     "expired": "Conversions that became older than the platform accepts",
     "dropped": "Conversions that were lost on the way",
 }
-
-
-class Component(NamedTuple):
-    """A provider, and where its requests go."""
-
-    provider: str
-    address: str
-    port: int
-
-    @property
-    def ours(self) -> dict[str, str | int]:
-        """Its attributes on metrics of `eventflows.*`."""
-        return {"eventflows.provider": self.provider}
-
-    @property
-    def processor(self) -> dict[str, str | int]:
-        """Its attributes on metrics of `otel.sdk.processor.*`."""
-        return {"otel.component.type": COMPONENT_TYPE, "otel.component.name": f"{COMPONENT_TYPE}/{self.provider}"}
-
-    @property
-    def server(self) -> dict[str, str | int]:
-        return {"server.address": self.address, "server.port": self.port} if self.address else {}
-
-    @property
-    def exporter(self) -> dict[str, str | int]:
-        """Its attributes on metrics of `otel.sdk.exporter.*`."""
-        return {**self.processor, **self.server}
-
-
-def component_of(provider: Provider) -> Component:
-    url = urlsplit(provider.base_url)
-    return Component(provider.name, url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
-
-
-class Measured(Protocol):
-    """What is read of a lane."""
-
-    @property
-    def provider(self) -> Provider: ...
-    def tally(self) -> Tally: ...
-    def oldest(self) -> int | None: ...
-
-
-class Source:
-    """What is read of a pipeline.
-
-    Args:
-        lanes: Gives its lanes.
-        journal: Gives the bytes on disk and the age in seconds of the oldest conversion there; None without storage.
-    """
-
-    def __init__(
-        self, lanes: Callable[[], Sequence[Measured]], journal: Callable[[], tuple[int, float] | None]
-    ) -> None:
-        self.lanes = lanes
-        self.journal = journal
-        self._known: list[Measured] = []
-        _sources.add(self)
-
-    def counted(self) -> list[Measured]:
-        """The lanes that count: those that there are, and those that were replaced and still have something to deliver."""
-        lanes = list(self.lanes())
-        for lane in self._known:
-            if lane not in lanes:
-                tally = lane.tally()
-                if tally.pending:
-                    lanes.append(lane)
-                else:
-                    _past.add(component_of(lane.provider), tally.ledger)
-        self._known = lanes
-        return lanes
-
-    def ended(self) -> None:
-        """The pipeline is shut down: its counters stay as they are, so that a reader that collects at exit misses nothing."""
-        if self in _sources:
-            _sources.discard(self)
-            for lane in self.counted():
-                _past.add(component_of(lane.provider), lane.tally().ledger)
-
-
-class _Past:
-    """The counters of lanes that there were in this process."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.ledgers: dict[Component, Ledger] = {}
-
-    def add(self, component: Component, ledger: Ledger) -> None:
-        self.ledgers.setdefault(component, Ledger()).add(ledger)
-
-
-_sources: WeakSet[Source] = WeakSet()
-"""The pipelines of the process; a new one is told by the instruments that are there, which exist once."""
-_past = _Past()
-
-
-def _lanes() -> Iterator[tuple[Component, Measured]]:
-    for source in list(_sources):
-        for lane in source.lanes():
-            yield component_of(lane.provider), lane
-
-
-def _ledgers() -> dict[Component, Ledger]:
-    global _past
-    if _past.pid != os.getpid():  # what a forked child finds here is its parent's
-        _past = _Past()
-    counted = [lane for source in list(_sources) for lane in source.counted()]
-    found = {component: ledger.copy() for component, ledger in _past.ledgers.items()}
-    for lane in counted:
-        found.setdefault(component_of(lane.provider), Ledger()).add(lane.tally().ledger)
-    return found
 
 
 Attributes = dict[str, str | int]
@@ -208,48 +92,48 @@ def _exported(component: Component, ledger: Ledger) -> Told:
 # --- what the gauges tell of a lane
 
 
-def _pending(component: Component, lane: Measured) -> Told:
-    yield lane.tally().pending, component.ours
+def _pending(component: Component, lane: LaneNow) -> Told:
+    yield lane.tally.pending, component.ours
 
 
-def _queue_size(component: Component, lane: Measured) -> Told:
-    yield lane.tally().in_memory, component.ours
+def _queue_size(component: Component, lane: LaneNow) -> Told:
+    yield lane.tally.in_memory, component.ours
 
 
-def _queue_capacity(component: Component, lane: Measured) -> Told:
-    yield lane.tally().capacity, component.ours
+def _queue_capacity(component: Component, lane: LaneNow) -> Told:
+    yield lane.tally.capacity, component.ours
 
 
-def _processor_queue_size(component: Component, lane: Measured) -> Told:
-    tally = lane.tally()
+def _processor_queue_size(component: Component, lane: LaneNow) -> Told:
+    tally = lane.tally
     yield tally.in_memory - tally.exporting, component.processor
 
 
-def _processor_queue_capacity(component: Component, lane: Measured) -> Told:
-    yield lane.tally().capacity, component.processor
+def _processor_queue_capacity(component: Component, lane: LaneNow) -> Told:
+    yield lane.tally.capacity, component.processor
 
 
-def _inflight(component: Component, lane: Measured) -> Told:
-    yield lane.tally().exporting, component.exporter
+def _inflight(component: Component, lane: LaneNow) -> Told:
+    yield lane.tally.exporting, component.exporter
 
 
-def _paused(component: Component, lane: Measured) -> Told:
-    because = lane.tally().paused
+def _paused(component: Component, lane: LaneNow) -> Told:
+    because = lane.tally.paused
     for reason in PAUSES:
         yield int(reason in because), {**component.ours, "eventflows.pause": reason}
 
 
-def _oldest_age(component: Component, lane: Measured) -> Told:
-    oldest = lane.oldest()
+def _oldest_age(component: Component, lane: LaneNow) -> Told:
+    oldest = lane.oldest
     yield 0.0 if oldest is None else max(0.0, (time.time_ns() - oldest) / 1e9), component.ours
 
 
-def _accepted_age(component: Component, lane: Measured) -> Told:
+def _accepted_age(component: Component, lane: LaneNow) -> Told:
     if (limit := lane.provider.MAX_AGE_NS) is not None:
         yield limit / 1e9, component.ours
 
 
-def _api_remaining(component: Component, lane: Measured) -> Told:
+def _api_remaining(component: Component, lane: LaneNow) -> Told:
     api = lane.provider.api()
     if api.ends is not None:
         days = (api.ends - datetime.now(timezone.utc).date()).days
@@ -282,7 +166,7 @@ class Instruments:
         )
         for name, unit, text, of_ledger in counters:
             meter.create_observable_counter(name, [_counter(of_ledger)], unit=unit, description=text)
-        sums: tuple[tuple[str, str, str, Callable[[Component, Measured], Told]], ...] = (
+        sums: tuple[tuple[str, str, str, Callable[[Component, LaneNow], Told]], ...] = (
             ("eventflows.pending", "{conversion}", "Conversions without an outcome, in memory or on disk", _pending),
             ("eventflows.queue.size", "{conversion}", "Conversions in memory without an outcome", _queue_size),
             ("eventflows.queue.capacity", "{conversion}", "Conversions that fit into memory", _queue_capacity),
@@ -297,7 +181,7 @@ class Instruments:
         )
         for name, unit, text, of_lane in sums:
             meter.create_observable_up_down_counter(name, [_of_lanes(of_lane)], unit=unit, description=text)
-        gauges: tuple[tuple[str, str, str, Callable[[Component, Measured], Told]], ...] = (
+        gauges: tuple[tuple[str, str, str, Callable[[Component, LaneNow], Told]], ...] = (
             ("eventflows.paused", "", "1 where the lane does not send as usual, for this reason", _paused),
             ("eventflows.queue.oldest_age", "s", "Age of the oldest that waits for a request or a retry", _oldest_age),
             ("eventflows.accepted_age", "s", "How old a conversion the platform accepts", _accepted_age),
@@ -332,37 +216,34 @@ class Instruments:
 
 
 Callback = Callable[[CallbackOptions], Iterable[Observation]]
+_collections = Collections()
 
 
 def _counter(read: Callable[[Component, Ledger], Told]) -> Callback:
     def observe(_options: CallbackOptions) -> Iterable[Observation]:
-        for component, ledger in _ledgers().items():
+        for component, ledger in _collections.moment(observe).ledgers.items():
             for value, attributes in read(component, ledger):
                 yield Observation(value, attributes)
 
     return observe
 
 
-def _of_lanes(read: Callable[[Component, Measured], Told]) -> Callback:
+def _of_lanes(read: Callable[[Component, LaneNow], Told]) -> Callback:
     def observe(_options: CallbackOptions) -> Iterable[Observation]:
-        for component, lane in _lanes():
-            for value, attributes in read(component, lane):
+        for lane in _collections.moment(observe).lanes:
+            for value, attributes in read(lane.component, lane):
                 yield Observation(value, attributes)
 
     return observe
 
 
-def _journals() -> list[tuple[int, float]]:
-    return [known for source in list(_sources) if (known := source.journal()) is not None]
-
-
 def _journal_size(_options: CallbackOptions) -> Iterable[Observation]:
-    if known := _journals():
+    if known := _collections.moment(_journal_size).journals:
         yield Observation(sum(size for size, _ in known))
 
 
 def _journal_age(_options: CallbackOptions) -> Iterable[Observation]:
-    if known := _journals():
+    if known := _collections.moment(_journal_age).journals:
         yield Observation(max(age for _, age in known))
 
 
@@ -379,6 +260,6 @@ def instruments() -> Instruments:
 
 def forget() -> None:
     """Begin anew with the next pipeline, where a test has set another MeterProvider."""
-    global _existing, _past
-    _existing, _past = None, _Past()
-    _sources.clear()
+    global _existing, _collections
+    _existing, _collections = None, Collections()
+    measured.forget()

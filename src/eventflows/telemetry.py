@@ -14,7 +14,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from .conversion import Conversion
 from .delivery import Item, Verdict
-from .metrics import SCOPE, Component, Instruments, Measured, Source, component_of, instruments
+from .measured import Component, Measured, Source, component_of
+from .metrics import SCOPE, Instruments, instruments
 from .providers.base import Provider, Request, Response
 from .transport import ERROR_TYPES, VERSION
 
