@@ -232,3 +232,25 @@ def test_send_from_a_file_and_by_the_test_facilities(live: Sandbox, capsys: Any,
     told = {one["provider"]: one for one in found["results"]}
     assert (code, found["id"], told["ga4"]["status"], told["meta"]["status"]) == (1, "e1", "delivered", "not sent")
     assert {one["path"].partition("?")[0] for one in live.requests} == {"/ga4/debug/mp/collect"}
+
+
+def test_an_answer_that_repeats_the_secret_is_masked(live: Sandbox, capsys: Any) -> None:
+    live.fault("meta", status=400, body={"error": {"message": "bad token sekret-m", "code": 190}})
+    code, found = run_json(capsys, "send", "Lead", *attributes(), "--provider", "meta")
+    assert (code, found["results"][0]["answer"]["error"]["message"]) == (1, "bad token ***")
+
+
+def test_send_and_render_know_the_resource(
+    live: Sandbox, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A condition on it decides as in the app."""
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        f"endpoint: {live.url}\nproviders:\n  meta:\n    pixel_id: '1'\n    access_token: x\n"
+        "    when: 'service.name == \"shop\"'\n"
+    )
+    for name, expected in (("shop", ("delivered", "ready")), ("blog", ("filtered", "filtered"))):
+        monkeypatch.setenv("OTEL_SERVICE_NAME", name)
+        sent = run_json(capsys, "send", "Lead", *attributes(), "--config", str(file))[1]["results"][0]["status"]
+        shown = run_json(capsys, "render", "Lead", *attributes(), "--config", str(file))[1][0]["status"]
+        assert (sent, shown) == expected

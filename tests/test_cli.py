@@ -72,6 +72,15 @@ def test_dead_letters_are_listed_with_their_reasons(folder: Path, capsys: Any) -
     assert run(capsys, "dead-letters", "list", "--provider", "x") == (0, "There are no dead letters.\n")
 
 
+def test_dead_letters_are_counted_by_reason(folder: Path, capsys: Any) -> None:
+    _, found = run_json(capsys, "dead-letters", "list", "--by-reason")
+    assert {(one["provider"], one["status"], one["count"]) for one in found} == {
+        ("meta", "refused", 1), ("meta", "expired", 1), ("ga4", "expired", 1), ("reddit", "expired", 1),
+    }  # fmt: skip
+    code, table = run(capsys, "dead-letters", "list", "--by-reason", "--provider", "meta")
+    assert (code, table.count("meta")) == (0, 3)  # one of the reasons names it
+
+
 def test_a_dead_letter_is_shown_sealed(folder: Path, capsys: Any) -> None:
     code, out = run(capsys, "dead-letters", "show", "2")
     assert code == 0
@@ -152,6 +161,14 @@ def test_erase_removes_a_person_by_any_identifier(folder: Path, capsys: Any) -> 
 @pytest.mark.parametrize("value", ["+46701234567", "u-81"])
 def test_erase_by_phone_and_by_user_id(value: str, folder: Path, capsys: Any) -> None:
     assert run_json(capsys, "erase", "--user", value, "--yes")[1] == {"erased": 2}
+
+
+def test_erase_reads_a_phone_number_as_the_app_does(folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the default country of the settings."""
+    pytest.importorskip("phonenumbers")
+    assert run_json(capsys, "erase", "--user", "070 123 45 67", "--yes")[1] == {"erased": 0}
+    monkeypatch.setenv(PREFIX + "DEFAULT_COUNTRY", "SE")
+    assert run_json(capsys, "erase", "--user", "070 123 45 67", "--yes")[1] == {"erased": 2}
 
 
 def test_purge_forgets_old_dead_letters(folder: Path, capsys: Any) -> None:

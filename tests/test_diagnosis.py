@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from datetime import date, timedelta
 from typing import Any
 
@@ -29,7 +31,9 @@ from eventflows import (
 from eventflows.diagnosis import WARN_DAYS, Diagnosis, Wiring, diagnose
 from eventflows.providers.base import Provider
 from eventflows.providers.meta import VERSIONS
+from eventflows.sandbox import Sandbox
 from eventflows.survey import diagnosis_of
+from tests.conftest import environment
 
 TODAY = date(2026, 11, 25)
 CLEAN = Wiring(logs="processor", spans="processor", instrumentor=True, sampler="AlwaysOnSampler")
@@ -175,3 +179,30 @@ def test_the_block_waits_for_somebody_who_reads_it(caplog: pytest.LogCaptureFixt
         eventflows.get_tracer("app").add_event("Lead", {"user.email": "a@b.example"})
         assert eventflows.force_flush(5_000)
     assert caplog.text.count("environment:") == 1
+
+
+APP = """
+import logging
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+from opentelemetry import trace
+with trace.get_tracer("a").start_as_current_span("x") as span:
+    span.add_event("Purchase", {"value": 1, "currency": "EUR", "user.email": "a@b.example"})
+"""
+
+
+def test_with_nothing_but_environment_variables(sandbox: Sandbox) -> None:
+    """opentelemetry-instrument: the app's log has the block, and the instrumentor catches what the sampler drops."""
+    env = environment(
+        OTEL_LOGS_EXPORTER="eventflows", OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none",
+        OTEL_TRACES_SAMPLER="always_off", OTEL_EXPORTER_EVENTFLOWS_ENDPOINT=sandbox.url,
+        OTEL_EXPORTER_EVENTFLOWS_META_PIXEL_ID="1", OTEL_EXPORTER_EVENTFLOWS_META_ACCESS_TOKEN="sekret",
+    )  # fmt: skip
+    argv = ["opentelemetry-instrument", sys.executable, "-c", APP]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "INFO eventflows: EventFlows " in done.stderr
+    assert "meta  API v26.0, live" in done.stderr
+    assert "on all spans, by the instrumentor" in done.stderr
+    assert "WARNING" not in done.stderr
+    assert "sekret" not in done.stderr
+    assert len(sandbox.events("meta")) == 1

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -22,6 +19,10 @@ from eventflows.sandbox import Sandbox
 from tests.conftest import environment, four
 
 from .test_pipeline import FAST, LEAD
+
+fcntl = pytest.importorskip("fcntl")
+pty = pytest.importorskip("pty")
+termios = pytest.importorskip("termios")
 
 COMMAND = [sys.executable, "-m", "eventflows.cli"]
 PREFIX = "OTEL_EXPORTER_EVENTFLOWS_"

@@ -13,6 +13,7 @@ from .capture import capture, recognise
 from .config import Settings
 from .context import around
 from .conversion import Conversion, EventType
+from .environments import resource_attributes
 from .mapping import NotSent, encode
 from .providers.base import Provider
 from .running import current
@@ -70,7 +71,8 @@ def render(
     if providers is None:
         providers = settings.providers
     now = time.time_ns() if now is None else now
-    return render_with(settings, providers, prepared(settings, name, attributes, timestamp, now), now)
+    conversion = prepared(settings, name, attributes, timestamp, now)
+    return render_with(settings, providers, conversion, now, resource_attributes())
 
 
 def prepared(
@@ -83,11 +85,17 @@ def prepared(
     return settings.consent.effective(conversion)
 
 
-def render_with(settings: Settings, providers: Sequence[Provider], conversion: Conversion, now: int) -> list[Rendered]:
-    """What these providers would be sent for a conversion, by these settings."""
+def render_with(
+    settings: Settings,
+    providers: Sequence[Provider],
+    conversion: Conversion,
+    now: int,
+    resource: Mapping[str, Any],
+) -> list[Rendered]:
+    """What these providers would be sent for a conversion, by these settings, in an app with this resource."""
     rendered = []
     for provider in providers:
-        reason = routing.filtered(provider, conversion, send_synthetic=settings.send_synthetic)
+        reason = routing.filtered(provider, conversion, send_synthetic=settings.send_synthetic, resource=resource)
         result = NotSent("filtered", reason) if reason else encode(provider, conversion, now)
         if isinstance(result, NotSent):
             status = "refused" if result.status == "expired" else result.status

@@ -21,6 +21,7 @@ from ..dryrun import Rendered, prepared, render_with
 from ..environments import TEST, mode_of, name_in
 from ..mapping import NotSent, encode
 from ..providers.base import Provider
+from ..secret import MASK, Secret
 from ..transport import open_transport
 from . import output
 from .given import Event, add_config, add_event, add_json, add_provider, event_of, is_configured, settings_of, wanted
@@ -78,7 +79,8 @@ def _render(arguments: argparse.Namespace) -> int:
         print("eventflows: nothing is configured: shown with placeholder credentials", file=sys.stderr)
         settings = config.settings(_DEMO)
     now = time.time_ns() if arguments.now is None else arguments.now
-    results = render_with(settings, wanted(settings, arguments.provider), _prepared(settings, event, now), now)
+    providers, conversion = wanted(settings, arguments.provider), _prepared(settings, event, now)
+    results = render_with(settings, providers, conversion, now, Resource.create().attributes)
     if arguments.json:
         output.print_json([asdict(result) for result in results])
     else:
@@ -126,8 +128,20 @@ def _send(arguments: argparse.Namespace) -> int:
     deadline = time.monotonic() + seconds("--timeout", arguments.timeout)
     now = time.time_ns()
     conversion = _prepared(settings, event, now)
-    test = arguments.test or _mode(settings) == TEST
-    sending = for_each(providers, lambda one: _to(one, settings, conversion, deadline, now, test))
+    resource = Resource.create().attributes
+    test = arguments.test or mode_of(settings.environments, settings.environment or name_in(resource)) == TEST
+    why_not = {
+        one.name: routing.filtered(one, conversion, send_synthetic=settings.send_synthetic, resource=resource)
+        for one in providers
+    }
+    sending = for_each(
+        providers,
+        lambda one: (
+            _Result(one.name, "filtered", why)
+            if (why := why_not[one.name]) is not None
+            else _to(one, settings, conversion, deadline, now, test)
+        ),
+    )
     results = list(output.progress(sending, "providers", len(providers)))
     if arguments.json:
         told = [asdict(result) for result in results]
@@ -139,16 +153,10 @@ def _send(arguments: argparse.Namespace) -> int:
     return 0 if all(result.status in ("delivered", "filtered") for result in results) else 1
 
 
-def _mode(settings: Settings) -> str:
-    return mode_of(settings.environments, settings.environment or name_in(Resource.create().attributes))
-
-
 def _to(
     provider: Provider, settings: Settings, conversion: Conversion, deadline: float, now: int, test: bool
 ) -> _Result:
     name = provider.name
-    if (why := routing.filtered(provider, conversion, send_synthetic=settings.send_synthetic)) is not None:
-        return _Result(name, "filtered", why)
     if test:
         tested = provider.for_testing()
         if tested is None:
@@ -165,7 +173,18 @@ def _to(
     finally:
         transport.close()
     status, reason, response = found.settled.status, found.settled.reason, found.response
-    return _Result(name, status, reason or response.error, found.attempts, response.status, response.json)
+    answer = _without_secrets(response.json, provider)
+    return _Result(name, status, reason or response.error, found.attempts, response.status, answer)
+
+
+def _without_secrets(answer: Any, provider: Provider) -> Any:
+    """The answer, should it repeat a secret of the request."""
+    text = json.dumps(answer, ensure_ascii=False)
+    for key in provider.SECRETS:
+        secret = getattr(provider, key)
+        if isinstance(secret, Secret) and (plain := secret.reveal()):
+            text = text.replace(plain, MASK)
+    return json.loads(text)
 
 
 def _print_results(conversion: Conversion, results: Sequence[_Result]) -> None:

@@ -86,6 +86,13 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     return folder
 
 
+def default_country_of(arguments: argparse.Namespace) -> str | None:
+    """The country of phone numbers without a calling code, as the app has it; the storage can be read without settings."""
+    if arguments.config or os.environ.get(CONFIG, "").strip():
+        return settings_of(arguments).default_country
+    return config.default_country_of_environment()
+
+
 class Event(NamedTuple):
     """An event as it was given.
 

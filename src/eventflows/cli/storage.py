@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
@@ -16,7 +17,7 @@ from ..errors import ConfigurationError
 from ..history import LOST, OUTCOMES, DeadLetter
 from ..journal import Told
 from . import output
-from .given import STORAGE, add_config, add_json, folder_of, settings_of
+from .given import STORAGE, add_config, add_json, default_country_of, folder_of, is_configured, settings_of
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,6 +25,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     letters = commands.add_parser("dead-letters", help="what providers refused, and what expired or was given up")
     actions = letters.add_subparsers(title="actions", required=True, metavar="ACTION")
     listed = _command(actions, "list", _list, "list them")
+    listed.add_argument("--by-reason", action="store_true", help="only how many there are, by provider and reason")
     listed.add_argument("--limit", type=int, default=1000, help="show no more than this (1000)")
     shown = _command(actions, "show", _show_letter, "show the sealed event and the reasons")
     shown.add_argument("id", help="conversion id or order id")
@@ -76,6 +78,8 @@ def _letters(arguments: argparse.Namespace) -> Iterable[DeadLetter]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    if arguments.by_reason:
+        return _count_by_reason(arguments)
     found: list[DeadLetter] = []
     for letter in _letters(arguments):
         if len(found) >= arguments.limit:
@@ -99,6 +103,18 @@ def _list(arguments: argparse.Namespace) -> int:
             for one in found
         )
         output.print_table(head, rows, empty="There are no dead letters.")
+    return 0
+
+
+def _count_by_reason(arguments: argparse.Namespace) -> int:
+    letters = output.progress(_letters(arguments), "dead letters")
+    counts = Counter((one.provider, one.status, one.reason) for one in letters).most_common()
+    if arguments.json:
+        keys = ("provider", "status", "reason")
+        output.print_json([{**dict(zip(keys, key, strict=True)), "count": count} for key, count in counts])
+    else:
+        rows = ((str(count), *key) for key, count in counts)
+        output.print_table(("COUNT", "PROVIDER", "OUTCOME", "REASON"), rows, empty="There are no dead letters.")
     return 0
 
 
@@ -222,7 +238,10 @@ def _erase(arguments: argparse.Namespace) -> int:
     folder = folder_of(arguments)
     if not _confirmed(arguments, "Remove this person's events, also those that are not delivered yet?"):
         return 1
-    digests, plain = history.digests_of(arguments.user, arguments.default_country)
+    country = arguments.default_country
+    if country is None and is_configured(arguments):
+        country = default_country_of(arguments)
+    digests, plain = history.digests_of(arguments.user, country)
     return _print_count(arguments, "erased", journal.erase(folder, history.is_of(digests, plain)))
 
 
