@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,10 +29,13 @@ class Recorder(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.seen.append((self.path, self.headers.get("Authorization")))
-        body = {"/html": b"<html>oops", "/ok": b'{"ok": true}'}.get(self.path, b"")
+        answers = {"/html": b"<html>oops", "/ok": b'{"ok": true}', "/packed": gzip.compress(b'{"ok": true}')}
+        body = answers.get(self.path, b"")
         self.send_response({"/moved": 307, "/html": 502, "/busy": 429}.get(self.path, 200))
         if self.path == "/moved":
             self.send_header("Location", "/elsewhere")
+        if self.path == "/packed":
+            self.send_header("Content-Encoding", "gzip")
         if self.path == "/busy":
             self.send_header("Retry-After", "7")
         self.send_header("Content-Length", str(len(body)))
@@ -87,6 +91,32 @@ def test_what_is_not_json_is_a_status_without_a_body(server: Any, transport: Htt
     url, _ = server
     response = transport.send(post(f"{url}/html"), EVENTS)
     assert (response.status, response.json) == (502, None)
+
+
+def test_an_answer_that_came_packed_is_read(server: Any, transport: HttpTransport) -> None:
+    """Nobody asked for that, but proxies do it."""
+    url, _ = server
+    assert transport.send(post(f"{url}/packed"), EVENTS).json == {"ok": True}
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", "a\nb", "a\rb"])
+def test_no_header_is_smuggled_in(value: str, server: Any, transport: HttpTransport) -> None:
+    url, seen = server
+    response = transport.send(Request("POST", f"{url}/ok", {}, ["data"], headers={"X-Shop": value}), EVENTS)
+    assert (response.status, response.sent, seen) == (0, False, [])
+
+
+def test_a_path_is_sent_encoded(server: Any, transport: HttpTransport) -> None:
+    url, seen = server
+    assert transport.send(post(f"{url}/Malmö x"), EVENTS).status == 200
+    assert transport.send(post(f"{url}?a=%20b#c"), EVENTS).status == 200
+    assert [path for path, _ in seen] == ["/Malm%C3%B6%20x", "/?a=%20b"]
+
+
+def test_a_request_of_many_events_arrives_whole(server: Any, transport: HttpTransport) -> None:
+    url, seen = server
+    assert transport.send(post(f"{url}/ok"), [b'{"n":"%d"}' % number for number in range(100_000)]).status == 200
+    assert len(seen) == 1
 
 
 def test_retry_after_is_read(server: Any, transport: HttpTransport) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3 import HTTPConnectionPool
+from urllib3.connection import HTTPConnection
+from urllib3.util import parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
 
@@ -41,14 +44,42 @@ class TransportSettings:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to one host.
+    """The way to one host, and the connections that are kept there.
+
+    `urlopen` of the pool would take as long to write a request and to wrap its answer as everything else that is done for an
+    event, so the connections are used directly. The pool's own names for that have been the same since urllib3 1.0.
 
     Attributes:
-        absolute: The proxy wants the whole URL in the request line, and not the path alone.
+        proxied: Connections go by a proxy.
+        prefix: Stands before the path in a request's first line: a proxy that reads requests wants the whole URL.
+        headers: The lines that all requests to this host have.
     """
 
     pool: HTTPConnectionPool
-    absolute: bool
+    proxied: bool
+    prefix: str
+    headers: Sequence[str]
+
+    def take(self) -> HTTPConnection:
+        """A connection that was kept and is open still, or one that is to be opened."""
+        return cast("HTTPConnection", self.pool._get_conn())
+
+    def open(self, connection: HTTPConnection, seconds: float) -> None:
+        """Connect.
+
+        Raises:
+            HTTPError, OSError, ValueError: That is not possible. `ssl.SSLError` and `TimeoutError` are OSErrors; a
+                certificate for another host is a ValueError.
+        """
+        connection.timeout = seconds
+        if self.pool.proxy is not None and not self.prefix:
+            self.pool._prepare_proxy(connection)  # its tunnel
+        if connection.sock is None:
+            connection.connect()
+
+    def keep(self, connection: HTTPConnection) -> None:
+        """Give back what `take` gave."""
+        self.pool._put_conn(connection)
 
 
 class Pools:
@@ -81,7 +112,12 @@ class Pools:
             through = {"proxy_ssl_context": tls_context(trusted, None)} if proxy.startswith("https:") else {}
             manager = self._adapter.proxy_manager_for(proxy, **through)
         pool = manager.connection_from_url(url, {"ssl_context": tls} if secure else None)
-        return Route(pool, absolute=bool(proxy) and not secure and not proxy.startswith("socks"))
+        headers = {"Host": str(parse_url(url)._replace(auth=None).netloc), "Accept-Encoding": "identity"}
+        forwarded = bool(proxy) and not secure and not proxy.startswith("socks")
+        if forwarded:
+            headers |= pool.proxy_headers
+        lines = tuple(f"{name}: {value}" for name, value in headers.items())
+        return Route(pool, bool(proxy), url if forwarded else "", lines)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -109,13 +145,11 @@ def _tls_context(
     cert: str | tuple[str, str] | None,
     _changed: tuple[int, ...],
 ) -> ssl.SSLContext:
-    context = create_urllib3_context()
+    # Whether `ssl` compares the host's name or urllib3 does so itself depends on its version.
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if authorities else ssl.CERT_NONE)
     if isinstance(authorities, str):
         folder = os.path.isdir(authorities)
-        context.verify_mode, context.check_hostname = ssl.CERT_REQUIRED, True
         context.load_verify_locations(None if folder else authorities, authorities if folder else None)
-    else:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if cert is not None:
         context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
     return context

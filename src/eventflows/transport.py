@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
+import ssl
 import sys
 import time
+import zlib
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException, HTTPResponse
 from importlib.metadata import PackageNotFoundError, version
-from ssl import SSLCertVerificationError
 from typing import Any, Protocol, TextIO
 from urllib.parse import quote
 
 import requests
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NewConnectionError,
-    ProxyError,
-    ReadTimeoutError,
-    SSLError,
-)
-from urllib3.util import Retry, Timeout
+from requests.utils import requote_uri
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from . import payload
 from .pools import Pools, Route, TransportSettings
@@ -79,61 +74,51 @@ def all_headers(request: Request, *, masked: bool = False) -> dict[str, str]:
 
 
 class HttpTransport:
-    """Kept connections to one platform: the pools of `requests`, without its sessions, which take three times as long.
+    """Kept connections to one platform.
 
     Args:
         connections: How many requests may be under way at once.
     """
 
     def __init__(self, settings: TransportSettings, connections: int = 1) -> None:
-        self._timeout = Timeout(connect=settings.timeout, read=settings.timeout)
+        self._timeout = settings.timeout
         self._pools = Pools(settings, connections)
         self._routes: dict[str, Route] = {}
 
     def send(self, request: Request, events: Sequence[bytes]) -> Response:
+        """Send the events and read the answer. A redirect is an answer: it would carry the credentials to another host."""
         try:
             origin, target = _split(secret_url(request))
-            route = self._routes.get(origin) or self._open(request, origin)
-            headers = all_headers(request)
+            route = self._routes.get(origin) or self._routes.setdefault(origin, self._pools.route(origin))
             body = payload.body(request.envelope, request.events_at, events)
+            head = _head(route, f"{request.method} {route.prefix}{target} HTTP/1.1", all_headers(request), len(body))
         except SecretUnavailable as problem:
             return Response(0, error=str(problem), sent=False)
         except (OSError, ValueError, requests.RequestException, HTTPError) as problem:
             return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)
-        pool = route.pool
-        opened = pool.num_connections
+        connection = route.take()
         try:
-            answer = pool.urlopen(
-                request.method,
-                f"{origin}{target}" if route.absolute else target,
-                body,
-                headers,
-                retries=_ONCE,
-                redirect=False,  # a redirect would carry the credentials to another host
-                assert_same_host=False,
-                timeout=self._timeout,
-            )
-        except (HTTPError, OSError) as problem:
-            return _failed(problem, reused=pool.num_connections == opened)
-        after = answer.headers.get("Retry-After")
-        return Response(
-            answer.status,
-            parsed := _parsed(answer.data),
-            retry_after=retry_after_seconds(after, time.time()) if after else None,
-            html=parsed is None and answer.data.lstrip()[:1] == b"<",
-        )
+            return self._exchange(route, connection, request.method, head, body)
+        finally:
+            route.keep(connection)
 
-    def _open(self, request: Request, origin: str) -> Route:
-        if request.secret_params:
-            _hide_queries_in_debug_logs()
-        route = self._routes[origin] = self._pools.route(origin)
-        return route
+    def _exchange(self, route: Route, connection: HTTPConnection, method: str, head: bytes, body: bytes) -> Response:
+        reused = connection.sock is not None
+        try:
+            if not reused:
+                route.open(connection, self._timeout)
+        except (HTTPError, OSError, ValueError) as problem:
+            connection.close()
+            return Response(0, error=_why_not_connected(problem, route), sent=False)
+        try:
+            return _answer(connection, method, head, body)
+        except (HTTPException, OSError) as problem:
+            connection.close()
+            dropped = reused and isinstance(problem, ConnectionError)
+            return Response(0, error=_why_no_answer(problem), dropped=dropped)
 
     def close(self) -> None:
         self._pools.close()
-
-
-_ONCE = Retry(total=False, redirect=False)
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -141,24 +126,70 @@ def _split(url: str) -> tuple[str, str]:
     start = url.index("://") + 3
     end = min((found for mark in "/?#" if (found := url.find(mark, start)) >= 0), default=len(url))
     target = url[end:].partition("#")[0]
+    if not (target.isascii() and target.isprintable()) or " " in target:
+        target = requote_uri(target)
     return url[:end], target if target.startswith("/") else f"/{target}"
 
 
-def _failed(problem: Exception, *, reused: bool) -> Response:
-    """The response that there was none, and whether the request may have arrived all the same."""
-    if isinstance(problem, ReadTimeoutError):
-        return Response(0, error=NO_ANSWER)
+def _head(route: Route, request_line: str, headers: Mapping[str, str], length: int) -> bytes:
+    fields = (f"{name}: {value}" for name, value in headers.items())
+    lines = (request_line, *route.headers, *fields, f"Content-Length: {length}", "", "")
+    text = "\r\n".join(lines)
+    if not text.count("\r") == text.count("\n") == len(lines) - 1:
+        raise ValueError("a header holds a line break")
+    return text.encode("latin-1")
+
+
+def _answer(connection: HTTPConnection, method: str, head: bytes, body: bytes) -> Response:
+    if len(body) < _SMALL:
+        connection.sock.sendall(head + body)
+    else:
+        connection.sock.sendall(head)
+        connection.sock.sendall(body)
+    answer = HTTPResponse(connection.sock, method=method)
+    answer.begin()
+    content = answer.read()
+    if answer.will_close:
+        connection.close()
+    if answer.getheader("Content-Encoding"):
+        content = _decompressed(content)
+    after = answer.getheader("Retry-After")
+    return Response(
+        answer.status,
+        parsed := _parsed(content),
+        retry_after=retry_after_seconds(after, time.time()) if after else None,
+        html=parsed is None and content.lstrip()[:1] == b"<",
+    )
+
+
+_SMALL = 65_536  # so many bytes are copied in less time than a packet of their own takes
+
+
+def _decompressed(content: bytes) -> bytes:
+    """What a proxy packed, although nobody asked it to."""
+    try:
+        return zlib.decompress(content, 32 + zlib.MAX_WBITS)
+    except zlib.error:
+        return b""
+
+
+def _why_not_connected(problem: Exception, route: Route) -> str:
+    cause = problem.args[0] if isinstance(problem, SSLError) and problem.args else problem
+    if isinstance(cause, ValueError) and not isinstance(cause, HTTPError):  # as an SSLCertVerificationError is
+        return DISTRUSTED
+    if route.proxied and not isinstance(cause, ssl.SSLError):
+        return PROXY_FAILED
     if isinstance(problem, NewConnectionError):
-        return Response(0, error=CONNECTION_FAILED, sent=False)
-    if isinstance(problem, ConnectTimeoutError):
-        return Response(0, error=NO_CONNECTION, sent=False)
-    if isinstance(problem, ProxyError):
-        return Response(0, error=PROXY_FAILED, sent=False)
-    if isinstance(problem, SSLError):
-        distrusted = isinstance(problem.args[0] if problem.args else None, SSLCertVerificationError)
-        return Response(0, error=DISTRUSTED if distrusted else TLS_FAILED, sent=not distrusted)
-    cause = problem.args[-1] if problem.args else None
-    return Response(0, error=CONNECTION_FAILED, dropped=reused and isinstance(cause, ConnectionError))
+        return CONNECTION_FAILED
+    if isinstance(problem, (ConnectTimeoutError, TimeoutError)):
+        return NO_CONNECTION
+    return TLS_FAILED if isinstance(cause, ssl.SSLError) else CONNECTION_FAILED
+
+
+def _why_no_answer(problem: Exception) -> str:
+    if isinstance(problem, TimeoutError):
+        return NO_ANSWER
+    return TLS_FAILED if isinstance(problem, ssl.SSLError) else CONNECTION_FAILED
 
 
 def _parsed(content: bytes) -> Any:
@@ -166,25 +197,6 @@ def _parsed(content: bytes) -> Any:
         return json.loads(content) if content else None
     except ValueError:
         return None
-
-
-class _HideQueries(logging.Filter):
-    """urllib3 writes each URL to its debug log; a URL with a secret in its query loses the query there."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple) and any("api_secret=" in str(arg) for arg in record.args):
-            record.args = tuple(
-                arg.partition("?")[0] + "?" + MASK if isinstance(arg, str) and "api_secret=" in arg else arg
-                for arg in record.args
-            )
-        return True
-
-
-_hide_queries = _HideQueries()
-
-
-def _hide_queries_in_debug_logs() -> None:
-    logging.getLogger("urllib3.connectionpool").addFilter(_hide_queries)  # adding it twice adds it once
 
 
 class ConsoleTransport:
