@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from eventflows.cli import main
 from eventflows.sandbox import Sandbox
-from tests.conftest import CANARIES, PERSON
+from tests.conftest import CANARIES, PERSON, environment
 
 PREFIX = "OTEL_EXPORTER_EVENTFLOWS_"
 FOUR = {
@@ -54,6 +55,13 @@ def test_good_credentials_are_told_by_each_platforms_test_facility(configured: S
     assert configured.refused() == []
     paths = {one["provider"]: one["path"].partition("?")[0] for one in configured.requests}
     assert paths["ga4"] == "/ga4/debug/mp/collect"
+    marks = [
+        mark
+        for one in configured.requests
+        for key, mark in one["envelope"].items()
+        if key in ("test_event_code", "test_id")
+    ]
+    assert sorted(marks) == ["TEST1", "TEST2", "a2_123"]
     names = {one["event"].get("event_name") or one["event"].get("event") for one in configured.events()} - {None}
     assert names == {"EventFlowsCheck"}
 
@@ -254,3 +262,37 @@ def test_send_and_render_know_the_resource(
         sent = run_json(capsys, "send", "Lead", *attributes(), "--config", str(file))[1]["results"][0]["status"]
         shown = run_json(capsys, "render", "Lead", *attributes(), "--config", str(file))[1][0]["status"]
         assert (sent, shown) == expected
+
+
+DECLARATIVE = """
+file_format: "1.0"
+logger_provider:
+  processors:
+    - simple:
+        exporter:
+          eventflows:
+            providers:
+              ga4: {{measurement_id: G-1, api_secret: sekret, endpoint: "{url}/ga4"}}
+tracer_provider:
+  sampler: {{always_off: }}
+  processors:
+    - simple: {{exporter: {{console: }}}}
+instrumentation/development:
+  python:
+    eventflows: {{}}
+"""
+
+
+def test_under_opentelemetry_instrument_the_wiring_is_known(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Also with OpenTelemetry's declarative file, where the environment holds no setting of ours."""
+    pytest.importorskip("opentelemetry.configuration", reason="needs opentelemetry-configuration, from SDK 1.44 on")
+    (tmp_path / "otel.yaml").write_text(DECLARATIVE.format(url=sandbox.url))
+    done = subprocess.run(
+        ["opentelemetry-instrument", "eventflows", "check", "--json"],
+        env=environment(OTEL_CONFIG_FILE=str(tmp_path / "otel.yaml")),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert results(found) == {"ga4": "good"}
+    assert any("on all spans, by the instrumentor" in way for way in found["ways_in"])

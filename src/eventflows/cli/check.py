@@ -84,7 +84,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _diagnosis(settings: Settings) -> Diagnosis:
     pipeline = running.current()
-    if pipeline is not None:  # under opentelemetry-instrument, where everything is wired as in the app
+    if pipeline is not None and pipeline.settings is settings:  # under opentelemetry-instrument: wired as in the app
         return diagnosis_of(pipeline)
     environment = settings.environment or name_in(Resource.create().attributes)
     mode = mode_of(settings.environments, environment)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import config
+from .. import config, running
 from ..config import Settings
 from ..errors import ConfigurationError
 
@@ -32,24 +32,31 @@ def add_provider(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """The settings of `--config`, else of the environment.
+    """The settings of `--config`; else those of the pipeline that runs already, as under `opentelemetry-instrument`, also with
+    OpenTelemetry's declarative file; else those of the environment.
 
     Raises:
         ConfigurationError: They are wrong, or there are none.
     """
+    if arguments.config:
+        return config.from_environment({**os.environ, CONFIG: arguments.config})
+    if (pipeline := running.current()) is not None:
+        return pipeline.settings
     if not is_configured(arguments):
         raise ConfigurationError(
             f"nothing is configured: give --config FILE, or set {config.PREFIX}<PROVIDER>_<SETTING>, such as "
             f"{config.PREFIX}META_PIXEL_ID"
         )
-    if not arguments.config:
-        return config.from_environment()
-    return config.from_environment({**os.environ, CONFIG: arguments.config})
+    return config.from_environment()
 
 
 def is_configured(arguments: argparse.Namespace) -> bool:
     """Whether there are settings at all."""
-    return bool(arguments.config) or any(key.startswith(config.PREFIX) for key in os.environ)
+    return (
+        bool(arguments.config)
+        or running.current() is not None
+        or any(key.startswith(config.PREFIX) for key in os.environ)
+    )
 
 
 def wanted(settings: Settings, names: list[str] | None) -> list[Any]:
