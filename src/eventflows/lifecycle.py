@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 import wrapt
 
+from .log import Notices
+
 SECONDS_AT_EXIT = 30.0
 SECONDS_AT_WORKERS_END = 5.0
 """A server replaces a worker only when that has ended, so one that is recycled during an outage must not take its time."""
@@ -27,6 +29,7 @@ SECONDS_BEFORE_FORK = 0.2
 
 Deliver = Callable[[Any, float], object]
 """Given the subject and a timeout in milliseconds."""
+_notices = Notices()
 _watched: weakref.WeakKeyDictionary[Any, tuple[Deliver, Deliver]] = weakref.WeakKeyDictionary()
 
 
@@ -37,6 +40,8 @@ def watch(subject: Any, shutdown: Deliver, flush: Deliver) -> None:
         shutdown: At the end of the process.
         flush: When a server says that it ends, though the process may go on.
     """
+    if (uwsgi := _uwsgi()) is not None and not {"enable-threads", "threads"} & set(uwsgi.opt):
+        _notices.warn("uwsgi", "uWSGI runs without enable-threads, so conversions wait for the end of its workers")
     _watched[subject] = (shutdown, flush)
     atexit.unregister(_exit)
     atexit.register(_exit)  # comes before the handlers that were registered earlier
@@ -70,6 +75,17 @@ wrapt.register_post_import_hook(_end_with_celerys_pool, "celery.signals")
 
 
 # --- forks
+
+
+def forks_its_workers() -> bool:
+    """Whether this is uWSGI before its fork, which runs no hooks: a thread here might leave its workers a locked lock."""
+    uwsgi = _uwsgi()
+    return uwsgi is not None and uwsgi.worker_id() == 0
+
+
+def _uwsgi() -> Any:
+    found = sys.modules.get("uwsgi")
+    return found if hasattr(found, "worker_id") else None
 
 
 class Lock(Protocol):

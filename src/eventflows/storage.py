@@ -14,7 +14,7 @@ from typing import IO
 
 from .intake import Arrival
 from .journal import SUFFIX, Journal, connect
-from .lifecycle import still_at_fork
+from .lifecycle import forks_its_workers, still_at_fork
 from .log import Notices, logger
 from .sealing import Event
 
@@ -62,11 +62,10 @@ class Storage:
     def start(self) -> None:
         """Look after the folder from now on: deliver what an earlier process left."""
         with self._opening:
-            if self._thread is None and not self._closed:
-                thread = threading.Thread(target=self._tend, name="EventFlows-storage", daemon=True)
+            if self._thread is None and not self._closed and not forks_its_workers():
+                self._thread = thread = threading.Thread(target=self._tend, name="EventFlows-storage", daemon=True)
                 with suppress(RuntimeError):  # the interpreter is shutting down
                     thread.start()
-                    self._thread = thread
 
     def keep(self, event: Event, owed: str, left: int) -> Arrival:
         """Write an event to the journal. Where that is not possible it is in memory only."""
