@@ -20,8 +20,19 @@ SOURCE = ROOT / "src" / "eventflows"
 
 # From the ground up: a module may import only from the layers below its own.
 LAYERS = [
-    {"errors", "conversion", "country", "log", "environment_variables", "patching", "lifecycle", "pools", "payload"},
-    {"pii", "semconv", "environments", "proxies", "checks", "stats", "secret", "conditions", "substitution"},
+    {"errors", "conversion", "country", "log", "environment_variables", "patching", "pools", "payload"},
+    {
+        "lifecycle",
+        "pii",
+        "semconv",
+        "environments",
+        "proxies",
+        "checks",
+        "stats",
+        "secret",
+        "conditions",
+        "substitution",
+    },
     {"values", "consent", "retry", "kinds", "lookup", "config_file"},
     {"cookies", "sealing", "consent_settings", "delivery_settings", "selection"},
     {"provider_settings"},

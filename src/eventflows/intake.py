@@ -6,12 +6,12 @@ thread of the pipeline's own or on the one that flushes, for many events at a ti
 
 from __future__ import annotations
 
+import queue  # and not its names, which gevent may replace only after the fork
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from .journal import Journal
@@ -55,18 +55,19 @@ class Intake:
         """Start from nothing: in a new pipeline, and in a forked child, whose parent keeps what waited before."""
         self._queue: deque[Arrival] = deque()
         self._draining = threading.RLock()
-        self._bell: SimpleQueue[None] = SimpleQueue()  # whose `put` a signal handler may interrupt and call again
+        self._bell: queue.SimpleQueue[None] = (
+            queue.SimpleQueue()
+        )  # whose `put` a signal handler may interrupt and call again
         self._rings = 0
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def put(self, arrival: Arrival) -> bool:
         """Queue an arrival; False where there is no room for it."""
-        queue = self._queue
-        waiting = len(queue)
+        waiting = len(self._queue)
         if waiting >= self._capacity:
             return False
-        queue.append(arrival)
+        self._queue.append(arrival)
         if not self._rings or (self._rings == 1 and waiting >= _HURRY):
             self._rings += 1
             self._bell.put(None)
@@ -106,10 +107,10 @@ class Intake:
             return
         self._thread = thread
 
-    def _run(self, bell: SimpleQueue[None]) -> None:
+    def _run(self, bell: queue.SimpleQueue[None]) -> None:
         while not self._closed and bell is self._bell:
             bell.get()
-            with suppress(Empty):
+            with suppress(queue.Empty):
                 bell.get(timeout=GATHER_SECONDS)
             self._rings = 0  # before the look at the queue, so that who comes after it rings again
             try:

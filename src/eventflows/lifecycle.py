@@ -29,7 +29,7 @@ SECONDS_BEFORE_FORK = 0.2
 
 Deliver = Callable[[Any, float], object]
 """Given the subject and a timeout in milliseconds."""
-_notices = Notices()
+_notices = Notices("wiring")
 _watched: weakref.WeakKeyDictionary[Any, tuple[Deliver, Deliver]] = weakref.WeakKeyDictionary()
 
 
@@ -41,7 +41,9 @@ def watch(subject: Any, shutdown: Deliver, flush: Deliver) -> None:
         flush: When a server says that it ends, though the process may go on.
     """
     if (uwsgi := _uwsgi()) is not None and not {"enable-threads", "threads"} & set(uwsgi.opt):
-        _notices.warn("uwsgi", "uWSGI runs without enable-threads, so conversions wait for the end of its workers")
+        _notices.warn(
+            "uwsgi", "uWSGI runs no threads: conversions wait for the end of its workers. Set enable-threads = true"
+        )
     _watched[subject] = (shutdown, flush)
     atexit.unregister(_exit)
     atexit.register(_exit)  # comes before the handlers that were registered earlier

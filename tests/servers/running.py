@@ -58,7 +58,7 @@ class Running:
 
     def ask(self, order: str = "") -> int | None:
         """Record this order; returns the process that answered, or None where none did."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", f"/{order}")
             answer = connection.getresponse()
