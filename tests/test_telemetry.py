@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
@@ -427,3 +427,37 @@ def test_one_collection_shows_one_moment(sandbox: Sandbox, reader: InMemoryMetri
             assert value(points, "eventflows.captured", **of) == settled + value(points, "eventflows.pending", **of)
     thread.join()
     assert collections > 5
+
+
+def test_of_a_large_request_some_ages_are_enough(sandbox: Sandbox, reader: InMemoryMetricReader) -> None:
+    eventflows.configure(four(sandbox.url)[3:], sending_queue={"flush_interval": "10s"})
+    for number in range(700):
+        record("Lead", event_id=f"e{number}")
+    assert eventflows.force_flush(10_000)
+    points = collected(reader)
+    assert value(points, "eventflows.delivered") == 700
+    assert 60 <= value(points, "eventflows.delivery.age") <= 100 * value(points, "eventflows.attempts")
+
+
+class Grumpy(SpanProcessor):
+    """A span processor of the app that fails, wherever it is asked."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if span.instrumentation_scope.name == "eventflows":
+            raise RuntimeError("no")
+
+    def on_end(self, span: Any) -> None:
+        raise RuntimeError("no")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_span_processor_that_fails_costs_no_conversion(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    traces = TracerProvider()
+    traces.add_span_processor(Grumpy())
+    trace.set_tracer_provider(traces)
+    pipeline = eventflows.configure(four(sandbox.url))
+    for number in range(3):
+        record(order_id=str(number))
+        assert eventflows.force_flush(10_000)
+    assert {stats.delivered for stats in pipeline.stats().values()} == {3}
+    assert "could not be recorded (RuntimeError)" in caplog.text

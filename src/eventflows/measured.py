@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -46,8 +47,13 @@ class Component(NamedTuple):
 
 
 def component_of(provider: Provider) -> Component:
-    url = urlsplit(provider.base_url)
-    return Component(provider.name, url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+    return _component(provider.name, provider.base_url)
+
+
+@lru_cache(maxsize=256)
+def _component(name: str, base_url: str) -> Component:
+    url = urlsplit(base_url)
+    return Component(name, url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
 
 
 class Measured(Protocol):

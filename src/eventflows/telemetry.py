@@ -6,7 +6,10 @@ The counters are read by `metrics`. No span holds an id of a conversion, a paylo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from itertools import islice
+from typing import ParamSpec
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -14,12 +17,31 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from .conversion import Conversion
 from .delivery import Item, Verdict
+from .log import Notices
 from .measured import Component, Measured, Source, component_of
 from .metrics import SCOPE, Instruments, instruments
 from .providers.base import Provider, Request, Response
 from .transport import ERROR_TYPES, VERSION
 
+_P = ParamSpec("_P")
+_notices = Notices("telemetry")
+_FAILED = "{count} metrics or spans could not be recorded (%s); conversions go on"
 MAX_LINKS = 128
+MAX_AGES = 100
+"""The ages of so many conversions of a request are recorded: to record one costs as much as to map and send one."""
+
+
+def _never_raises(method: Callable[_P, None]) -> Callable[_P, None]:
+    """What a span processor or a view of the app raises must cost neither a lane's thread nor an event its outcome."""
+
+    @wraps(method)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception as problem:  # noqa: BLE001 reason: the app's own code runs below
+            _notices.warn("telemetry", _FAILED, type(problem).__name__)
+
+    return guarded
 
 
 class Telemetry:
@@ -41,11 +63,12 @@ class Telemetry:
         """The pipeline is shut down."""
         self._source.ended()
 
-    def delivered(self, provider: Provider, conversions: Iterable[Conversion]) -> None:
-        """These have just arrived."""
+    @_never_raises
+    def delivered(self, provider: Provider, conversions: Sequence[Conversion]) -> None:
+        """These have just arrived, with one request."""
         now = time.time_ns()
         named = {"eventflows.provider": provider.name}
-        for conversion in conversions:
+        for conversion in conversions[:: 1 + max(0, len(conversions) - 1) // MAX_AGES]:
             self._instruments.age.record(max(0, now - conversion.time_unix_nano) / 1e9, named)
 
     def sending(self, provider: Provider, batch: Sequence[Item], failures: int, began: float) -> Exchange:
@@ -58,23 +81,29 @@ class Telemetry:
         component = component_of(provider)
         span: trace.Span = trace.INVALID_SPAN
         if component.address:  # the console has none
-            origins = dict.fromkeys(filter(None, (item.entry.conversion.origin for item in batch)))
-            links = [Link(SpanContext(*origin, is_remote=False, trace_flags=TraceFlags(1))) for origin in origins]
-            resent = {"http.request.resend_count": failures} if failures else {}
-            span = self._tracer.start_span(
-                f"{provider.METHOD} {provider.TYPE}",
-                context=Context(),  # a root of its own: the app's sampler decides
-                kind=SpanKind.CLIENT,
-                links=links[:MAX_LINKS],
-                attributes={
-                    "http.request.method": provider.METHOD,
-                    **component.server,
-                    "eventflows.provider": provider.name,
-                    "eventflows.batch.size": len(batch),
-                    **resent,
-                },
-            )
+            try:
+                span = self._start_span(provider, component, batch, failures)
+            except Exception as problem:  # noqa: BLE001 reason: the app's own code runs below
+                _notices.warn("telemetry", _FAILED, type(problem).__name__)
         return Exchange(self._instruments, component, span, began)
+
+    def _start_span(self, provider: Provider, component: Component, batch: Sequence[Item], failures: int) -> trace.Span:
+        origins = dict.fromkeys(filter(None, (item.entry.conversion.origin for item in batch)))
+        linked = islice(origins, MAX_LINKS)
+        resent = {"http.request.resend_count": failures} if failures else {}
+        return self._tracer.start_span(
+            f"{provider.METHOD} {provider.TYPE}",
+            context=Context(),  # a root of its own: the app's sampler decides
+            kind=SpanKind.CLIENT,
+            links=[Link(SpanContext(*origin, is_remote=False, trace_flags=TraceFlags(1))) for origin in linked],
+            attributes={
+                "http.request.method": provider.METHOD,
+                **component.server,
+                "eventflows.provider": provider.name,
+                "eventflows.batch.size": len(batch),
+                **resent,
+            },
+        )
 
 
 class Exchange:
@@ -90,10 +119,12 @@ class Exchange:
         self._started = time.monotonic()
         self._told: dict[str, str | int] = {}
 
+    @_never_raises
     def to(self, request: Request) -> None:
         """The request, whose URL and body hold no secret."""
         self._span.set_attribute("url.full", request.url)
 
+    @_never_raises
     def answered(self, response: Response, verdict: Verdict) -> None:
         """What came back, and what it means."""
         error = _error_type(response, verdict)
@@ -115,6 +146,7 @@ class Exchange:
                 self._span.set_status(Status(StatusCode.ERROR, verdict.reason or None))
         self._span.end()
 
+    @_never_raises
     def over(self) -> None:
         """That was the last attempt with this batch."""
         self._instruments.operation.record(time.monotonic() - self._began, {**self._component.exporter, **self._told})
