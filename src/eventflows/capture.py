@@ -15,7 +15,7 @@ from .conversion import NOTHING, Consent, Conversion, Device, EventType, Identif
 from .cookies import clicks_of_query
 from .pii import FORMS, Unusable, contains_email
 from .pii import seal as seal_identifier
-from .sealing import Event, listed, record, seal
+from .sealing import Event, digested, listed, record, shown_name, treatment_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ def capture(
     rules: Rules,
     around: Mapping[str, Any] = NOTHING,
 ) -> Conversion:
-    """Record, seal and read an event in one go, as a dry run does. The arguments are those of `sealing.record`."""
-    return conversion_of(seal(record(name, event_type, attributes, time_unix_nano, around), rules.default_country))
+    """Record and read an event in one go, as a dry run does. The arguments are those of `sealing.record`."""
+    return conversion_of(record(name, event_type, attributes, time_unix_nano, around), rules.default_country)
 
 
 # --- the places of the attributes: which part of the conversion, which field there, and how it is read
@@ -104,11 +104,13 @@ _places: dict[str, _Place] = {}
 _MAX_PLACES = 4096
 
 
-def _place(key: str) -> _Place:
+def _place(key: Any) -> _Place:
     """`(part, field, reader, attribute)` of an attribute, found out once for each name."""
     attribute = sc.ALIASES.get(key, key)
     found: _Place
-    if known := _FIELDS.get(attribute):
+    if not isinstance(key, str):
+        found = (_PROPERTY, key, treatment_of(key), "")
+    elif known := _FIELDS.get(attribute):
         part, name, reader = known
         found = (part, _PARTS[part]._fields.index(name), reader, attribute)
     elif attribute == sc.USER_ID:
@@ -116,11 +118,11 @@ def _place(key: str) -> _Place:
     elif attribute.startswith(sc.CONVERSION_CLICK):
         found = (_CLICK, attribute[len(sc.CONVERSION_CLICK) :], values.click_id, attribute)
     elif attribute.startswith(sc.SEALED) and attribute[len(sc.SEALED) :] in FORMS:
-        found = (_DIGESTS, attribute[len(sc.SEALED) :], None, attribute)
+        found = (_DIGESTS, attribute[len(sc.SEALED) :], treatment_of(attribute), attribute)
     elif attribute in _ELSEWHERE:
-        found = (_NOWHERE, None, None, attribute)
+        found = (_NOWHERE, None, treatment_of(key), attribute)
     else:
-        found = (_PROPERTY, key, None, attribute)
+        found = (_PROPERTY, key, treatment_of(key), attribute)
     if len(_places) >= _MAX_PLACES:
         _places.clear()
     _places[key] = found
@@ -136,14 +138,19 @@ _WEB = ("website", "app")
 _make = tuple.__new__  # half the time of a named tuple's own `_make`
 
 
-def conversion_of(event: Event) -> Conversion:
-    """Read a sealed event, of this process or another."""
+def conversion_of(event: Event, default_country: str | None = None) -> Conversion:
+    """Read an event, one that was sealed in this process or another, or one that was not sealed yet. No matter which, it is the
+    same conversion, free of raw personal data.
+
+    Args:
+        default_country: Of phone numbers without a calling code, ISO 3166-1 alpha-2.
+    """
     parts: list[list[Any]] = [blank.copy() for blank in _BLANKS]
     clicks: dict[str, str] = {}
     sealed: dict[str, tuple[str, ...]] = {}
     properties: dict[str, Any] = {}
-    left_out: list[tuple[str, str]] = []
-    attributes, user_id = event.attributes, None
+    left_out = list(event.left_out)
+    attributes, user_id = digested(event.attributes, default_country, left_out), None
     for key, value in attributes.items():
         part, index, reader, attribute = _places.get(key) or _place(key)
         if value is None or (value == "" and attribute not in _ROUTING):
@@ -158,19 +165,21 @@ def conversion_of(event: Event) -> Conversion:
                 if (clean := reader(value)) != "":
                     fields[index] = clean
             elif part == _PROPERTY:
-                properties[key] = value
+                properties[key] = reader(value)
             elif part == _DIGESTS:
-                sealed[index] = (value,) if len(value) == 64 else tuple(value.split(","))
+                sealed[index] = tuple(reader(value).split(","))
             elif part == _CLICK:
                 clicks[index] = reader(value)
             elif part == _USER_ID:
                 user_id = value
+            else:
+                reader(value)
         except Unusable as problem:
-            left_out.append((key, str(problem)))
+            left_out.append((shown_name(key), str(problem)))
             if part == _CONSENT:
                 parts[_CONSENT][index] = False  # a choice that cannot be read is not taken for a yes
         except Exception:  # noqa: BLE001 reason: a number beyond all bounds, say, costs itself only
-            left_out.append((key, "unreadable"))
+            left_out.append((shown_name(key), "unreadable"))
     whole, user, request, device, consent = parts
     if (url := request[_URL]) is not None and "?" in url:
         for click, value in clicks_of_query(url.partition("?")[2].partition("#")[0]).items():
@@ -187,7 +196,7 @@ def conversion_of(event: Event) -> Conversion:
     whole[_MIDDLE] = (
         _make(Identifiers, user), _make(Request, request), _make(Device, device), clicks, _make(Consent, consent),
     )  # fmt: skip
-    whole[_TAIL] = properties, event.origin, event.timed_here, (*event.left_out, *left_out), event.failed
+    whole[_TAIL] = properties, event.origin, event.timed_here, tuple(left_out), event.failed
     return _make(Conversion, whole)
 
 

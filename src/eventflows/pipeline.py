@@ -248,7 +248,7 @@ class Pipeline:
         country = self.settings.rules.default_country
         lanes, offers = self._lanes, [list[tuple[Entry, str | None]]() for _ in self._lanes]
         for event, journal, seq in arrivals:
-            conversion = conversion_of(seal(event, country))
+            conversion = conversion_of(event, country)
             for attribute, reason in conversion.left_out:
                 self._left_out[attribute, reason] += 1
                 self._notices.warn(f"{attribute}: {reason}", "{count} conversions go without %s: %s", attribute, reason)

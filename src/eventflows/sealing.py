@@ -92,7 +92,7 @@ def record(
             except Unusable as problem:
                 held[key], left_out = None, (*left_out, (key, str(problem)))
             except Exception:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
-                held[key], left_out = None, (*left_out, (_shown_name(key), "unreadable"))
+                held[key], left_out = None, (*left_out, (shown_name(key), "unreadable"))
     event_id = _identifier(held, _IDS)
     if event_id is None:
         event_id = _default_id(name, event_type, _identifier(held, _ORDER_IDS))
@@ -108,12 +108,11 @@ def seal(event: Event, default_country: str | None = None) -> Event:
     if event.sealed:
         return event
     clean: dict[str, Any] = {}
-    left_out: list[tuple[str, str]] = []
-    persons = False
-    for key, value in event.attributes.items():
+    left_out = list(event.left_out)
+    for key, value in digested(event.attributes, default_country, left_out).items():
         if value is None:
             continue
-        treatment = _treatments.get(key) or _treatment_of(key)
+        treatment = _treatments.get(key) or treatment_of(key)
         if treatment is values.custom:  # the most common ones without a call
             kind = type(value)
             if kind is str:
@@ -123,43 +122,47 @@ def seal(event: Event, default_country: str | None = None) -> Event:
             elif kind is int or kind is bool or (kind is float and value - value == 0.0):  # finite
                 clean[key] = value
                 continue
-        elif treatment is _person:
-            persons = True
-            continue
         try:
             clean[key] = treatment(value) if value != "" else value
         except Unusable as problem:
-            left_out.append((_shown_name(key), str(problem)))
+            left_out.append((shown_name(key), str(problem)))
             if treatment is _consent:
                 clean[key] = "denied"  # a choice that cannot be read is not taken for a yes
         except Exception:  # noqa: BLE001 reason: telemetry never breaks the app
-            left_out.append((_shown_name(key), "unreadable"))
-    if persons:
-        _seal_persons(event.attributes, clean, default_country, left_out)
+            left_out.append((shown_name(key), "unreadable"))
     return Event._make(
-        (*event[:_ATTRIBUTES], clean, True, *event[_SEALED + 1 : _LEFT_OUT], (*event.left_out, *left_out), event.failed)
+        (*event[:_ATTRIBUTES], clean, True, *event[_SEALED + 1 : _LEFT_OUT], tuple(left_out), event.failed)
     )
 
 
 _ATTRIBUTES, _SEALED, _LEFT_OUT = (Event._fields.index(name) for name in ("attributes", "sealed", "left_out"))
 
 
-def _shown_name(key: Any) -> str:
+def shown_name(key: Any) -> str:
+    """The name of an attribute, where it may be told."""
     return key if isinstance(key, str) and not contains_email(key) else "custom property"
 
 
-def _seal_persons(
-    attributes: Mapping[str, Any], clean: dict[str, Any], country: str | None, left_out: list[tuple[str, str]]
-) -> None:
+def digested(attributes: Mapping[str, Any], country: str | None, left_out: list[tuple[str, str]]) -> Mapping[str, Any]:
+    """The attributes with digests in the place of what identifies a person.
+
+    Args:
+        left_out: Gets `(attribute, reason)` of each that is not usable.
+    """
+    if _PERSON_KEYS.isdisjoint(attributes):
+        return attributes
+    found = dict(attributes)
     for key, seal_person in _PERSONS:
-        value = attributes.get(key)
-        if value is not None and value != "":
-            try:
-                seal_person(clean, key, value, country, left_out)
-            except Unusable as problem:
-                left_out.append((key, str(problem)))
-            except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ costs itself
-                left_out.append((key, "unreadable"))
+        if key in found:
+            value = found.pop(key)
+            if value is not None and value != "":
+                try:
+                    seal_person(found, key, value, country, left_out)
+                except Unusable as problem:
+                    left_out.append((key, str(problem)))
+                except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ costs itself
+                    left_out.append((key, "unreadable"))
+    return found
 
 
 # --- what identifies a person
@@ -243,6 +246,7 @@ _PERSONS: tuple[tuple[str, SealPerson], ...] = (
     (sc.USER_FULL_NAME, _full_name),
     (sc.USER_ID, _user_id),
 )
+_PERSON_KEYS = frozenset(key for key, _ in _PERSONS)
 
 
 # --- how each attribute is treated, by its name
@@ -258,10 +262,6 @@ def _items(value: Any) -> Any:
 def _consent(value: Any) -> Any:
     values.flag(value)
     return values.custom(value)
-
-
-def _person(_value: Any) -> Any:
-    """See `_PERSONS`."""
 
 
 def _forbidden(_value: Any) -> Any:
@@ -294,14 +294,14 @@ _BY_ATTRIBUTE: Mapping[str, Treatment] = {
     sc.LANGUAGE: values.header,
     sc.CONVERSION_ITEMS: _items,
     sc.CONVERSION_COMMIT: values.commit,
-    **dict.fromkeys((*sc.SEALED_ATTRIBUTES, sc.USER_ID), _person),
+    sc.USER_ID: lambda ids: ids,  # by now they are texts
     **{sc.CONVERSION_CONSENT + purpose: _consent for purpose in sc.CONSENT_PURPOSES},
 }
 _treatments: dict[str, Treatment] = {}
 _MAX_TREATMENTS = 4096
 
 
-def _treatment_of(key: Any) -> Treatment:
+def treatment_of(key: Any) -> Treatment:
     """The treatment of an attribute, found out once for each name."""
     if not isinstance(key, str):
         return _forbidden

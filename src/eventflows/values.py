@@ -44,8 +44,11 @@ def text(value: object) -> str:
         value = value.value
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal, UUID)):
         raise Unusable("not a text")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise Unusable("not a text")
+        if value.is_integer():
+            value = int(value)
     return str(value).strip()
 
 
@@ -154,7 +157,7 @@ def header(value: object) -> str:
 def language(value: object) -> str:
     """A language tag, also the first one of an `Accept-Language` header."""
     tag = header(value).partition(",")[0].partition(";")[0].strip()
-    if not re.fullmatch(r"[A-Za-z]{1,8}([-_.@][A-Za-z0-9]{1,8})*", tag):
+    if tag and not re.fullmatch(r"[A-Za-z]{1,8}([-_.@][A-Za-z0-9]{1,8})*", tag):
         raise Unusable("not a language")
     return tag
 
@@ -319,12 +322,12 @@ def custom(value: object, depth: int = 0) -> Any:
     raise Unusable("not a JSON value")
 
 
-IMMUTABLE = frozenset({str, int, float, bool, type(None), Decimal, date, datetime, UUID})
-"""Types of values that cannot change."""
+IMMUTABLE = frozenset({str, int, float, bool, type(None)})
+"""Types of plain JSON values that cannot change."""
 
 
 def snapshot(value: object, depth: int = 0) -> Any:
-    """A value as it is now; what is no JSON value is refused as by `custom`."""
+    """A value as it is now, in the types of JSON; what cannot be written as JSON is refused as by `custom`."""
     if type(value) in IMMUTABLE:
         return value
     if isinstance(value, dict) and IMMUTABLE.issuperset(map(type, value.values())):
