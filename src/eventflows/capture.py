@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import persons, values
 from . import semconv as sc
-from . import values
 from .conversion import NOTHING, Consent, Conversion, Device, EventType, Identifiers, Request
 from .cookies import clicks_of_query
 from .pii import FORMS, Unusable, contains_email
 from .pii import seal as seal_identifier
-from .sealing import Event, digested, listed, record, shown_name, treatment_of
+from .sealing import Event, record, shown_name, treatment_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +147,10 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
     """
     parts: list[list[Any]] = [blank.copy() for blank in _BLANKS]
     clicks: dict[str, str] = {}
-    sealed: dict[str, tuple[str, ...]] = {}
     properties: dict[str, Any] = {}
     left_out = list(event.left_out)
-    attributes, user_id = digested(event.attributes, default_country, left_out), None
+    attributes, sealed = persons.sealed(event.attributes, default_country, left_out)
+    user_id: Any = None
     for key, value in attributes.items():
         part, index, reader, attribute = _places.get(key) or _place(key)
         if value is None or (value == "" and attribute not in _ROUTING):
@@ -167,7 +167,7 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
             elif part == _PROPERTY:
                 properties[key] = reader(value)
             elif part == _DIGESTS:
-                sealed[index] = tuple(reader(value).split(","))
+                persons.add(sealed, index, reader(value).split(","))
             elif part == _CLICK:
                 clicks[index] = reader(value)
             elif part == _USER_ID:
@@ -229,9 +229,7 @@ def _user_ids(value: Any, sealed: dict[str, tuple[str, ...]]) -> tuple[str, ...]
     ids = (value,) if isinstance(value, str) else tuple(value)
     for one in ids:
         for form, digest in seal_identifier("external_id", one).items():
-            known = sealed.get(form, ())
-            if digest not in known:
-                sealed[form] = (*known, digest)
+            persons.add(sealed, form, (digest,))
     return ids
 
 
@@ -252,5 +250,5 @@ def names_a_person(text: object, attributes: Mapping[str, Any]) -> bool:
     written = str(text).casefold()
     if contains_email(written):
         return True
-    raw = (one for key in sc.SEALED_ATTRIBUTES if key in attributes for one in listed(attributes[key]))
+    raw = (one for key in sc.SEALED_ATTRIBUTES if key in attributes for one in persons.listed(attributes[key]))
     return any(str(one).strip().casefold() in written for one in raw if len(str(one).strip()) > 2)

@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from . import persons, values
 from . import semconv as sc
-from . import values
 from .conversion import NOTHING, EventType
-from .pii import FORMS, Unusable, contains_email, seal_all, split_full_name
-from .pii import seal as seal_identifier
-
-SEALED_FORMS: Mapping[str, str] = {form: sc.SEALED + form for form in FORMS}
-"""Normal form → the attribute with its digests."""
+from .pii import FORMS, Unusable, contains_email
 
 
 class Event(NamedTuple):
@@ -109,7 +105,8 @@ def seal(event: Event, default_country: str | None = None) -> Event:
         return event
     clean: dict[str, Any] = {}
     left_out = list(event.left_out)
-    for key, value in digested(event.attributes, default_country, left_out).items():
+    attributes, digests = persons.sealed(event.attributes, default_country, left_out)
+    for key, value in attributes.items():
         if value is None:
             continue
         treatment = _treatments.get(key) or treatment_of(key)
@@ -130,6 +127,11 @@ def seal(event: Event, default_country: str | None = None) -> Event:
                 clean[key] = "denied"  # a choice that cannot be read is not taken for a yes
         except Exception:  # noqa: BLE001 reason: telemetry never breaks the app
             left_out.append((shown_name(key), "unreadable"))
+    for form, found in digests.items():
+        attribute = sc.SEALED + form
+        clean[attribute] = ",".join(
+            dict.fromkeys((*clean[attribute].split(","), *found)) if attribute in clean else found
+        )
     return Event._make(
         (*event[:_ATTRIBUTES], clean, True, *event[_SEALED + 1 : _LEFT_OUT], tuple(left_out), event.failed)
     )
@@ -141,112 +143,6 @@ _ATTRIBUTES, _SEALED, _LEFT_OUT = (Event._fields.index(name) for name in ("attri
 def shown_name(key: Any) -> str:
     """The name of an attribute, where it may be told."""
     return key if isinstance(key, str) and not contains_email(key) else "custom property"
-
-
-def digested(attributes: Mapping[str, Any], country: str | None, left_out: list[tuple[str, str]]) -> Mapping[str, Any]:
-    """The attributes with digests in the place of what identifies a person.
-
-    Args:
-        left_out: Gets `(attribute, reason)` of each that is not usable.
-    """
-    if _PERSON_KEYS.isdisjoint(attributes):
-        return attributes
-    found = dict(attributes)
-    for key, seal_person in _PERSONS:
-        if key in found:
-            value = found.pop(key)
-            if value is not None and value != "":
-                try:
-                    seal_person(found, key, value, country, left_out)
-                except Unusable as problem:
-                    left_out.append((key, str(problem)))
-                except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ costs itself
-                    left_out.append((key, "unreadable"))
-    return found
-
-
-# --- what identifies a person
-
-SealPerson = Callable[[dict[str, Any], str, Any, str | None, list[tuple[str, str]]], None]
-"""Given the clean attributes, a key and its raw value: adds the digests."""
-
-
-def _of_kind(kind: str) -> SealPerson:
-    def seal_person(
-        held: dict[str, Any], key: str, value: Any, country: str | None, left_out: list[tuple[str, str]]
-    ) -> None:
-        if type(value) is not str:
-            _seal_each(held, key, kind, listed(value), country, left_out)
-            return
-        for form, digest in seal_identifier(kind, value, country).items():
-            attribute = SEALED_FORMS[form]
-            if attribute in held:
-                _add(held, attribute, (digest,))
-            else:
-                held[attribute] = digest
-
-    return seal_person
-
-
-def _full_name(
-    held: dict[str, Any], key: str, value: Any, country: str | None, left_out: list[tuple[str, str]]
-) -> None:
-    """Comes after the other names, which count more."""
-    if not _NAMES.isdisjoint(held):
-        return
-    parts = [split_full_name(one) for one in listed(value) if isinstance(one, str)]
-    if not all(parts) or not parts:
-        left_out.append((key, "not a first and a last name"))
-    for part, kind in enumerate(("first_name", "last_name")):
-        _seal_each(held, key, kind, [pair[part] for pair in parts if pair], country, left_out)
-
-
-def _user_id(held: dict[str, Any], key: str, value: Any, country: str | None, left_out: list[tuple[str, str]]) -> None:
-    """The app's own ids stay as they are, but for an e-mail address, of which only the hash is of use."""
-    ids: list[str] = []
-    for raw in listed(value):
-        if raw is None or raw == "":
-            continue
-        try:
-            user_id = values.text(raw)
-        except Unusable as problem:
-            left_out.append((key, str(problem)))
-            continue
-        if contains_email(user_id):
-            left_out.append((key, "an e-mail address: only its hash is used"))
-            _seal_each(held, key, "external_id", (user_id,), country, left_out)
-        elif user_id not in ids:
-            ids.append(user_id)
-    if ids:
-        held[key] = ids[0] if len(ids) == 1 else ids
-
-
-def _seal_each(
-    held: dict[str, Any], key: str, kind: str, raw: Iterable[Any], country: str | None, left_out: list[tuple[str, str]]
-) -> None:
-    sealed, reason = seal_all(kind, raw, country)
-    for form, digests in sealed.items():
-        _add(held, SEALED_FORMS[form], digests)
-    if reason:
-        left_out.append((key, reason))
-
-
-def _add(held: dict[str, Any], attribute: str, digests: Iterable[str]) -> None:
-    known = str(held[attribute]).split(",") if attribute in held else []
-    held[attribute] = ",".join(dict.fromkeys((*known, *digests)))
-
-
-def listed(value: object) -> Iterable[Any]:
-    return value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
-
-
-_NAMES = frozenset(SEALED_FORMS[form] for form in FORMS if form.startswith(("first_name.", "last_name.")))
-_PERSONS: tuple[tuple[str, SealPerson], ...] = (
-    *((key, _of_kind(kind)) for key, kind in sc.SEALED_ATTRIBUTES.items() if key != sc.USER_FULL_NAME),
-    (sc.USER_FULL_NAME, _full_name),
-    (sc.USER_ID, _user_id),
-)
-_PERSON_KEYS = frozenset(key for key, _ in _PERSONS)
 
 
 # --- how each attribute is treated, by its name
@@ -274,17 +170,22 @@ def _email_as_name(_value: Any) -> Any:
 
 def _digests(value: Any) -> str:
     """What another process has sealed: `<hex>,<hex>`."""
-    found = str(value).split(",")
-    if not all(len(one) == 64 and _HEX.issuperset(one) for one in found):
-        raise Unusable("not digests of a known form")
-    return ",".join(found)
+    found = str(value)
+    for one in (found,) if len(found) == 64 else found.split(","):
+        if len(one) != 64 or one != one.lower() or not _is_hex(one):
+            raise Unusable("not digests of a known form")
+    return found
+
+
+def _is_hex(text: str) -> bool:
+    try:
+        return len(bytes.fromhex(text)) * 2 == len(text)  # it passes over spaces
+    except ValueError:
+        return False
 
 
 def _unknown_form(_value: Any) -> Any:
     raise Unusable("not digests of a known form")
-
-
-_HEX = frozenset("0123456789abcdef")
 
 
 _BY_ATTRIBUTE: Mapping[str, Treatment] = {
