@@ -85,4 +85,7 @@ class ConsentPolicy:
 
 def denied(needed: Iterable[str], consent: Consent) -> str | None:
     """The first needed purpose that is denied, or None."""
-    return next((purpose for purpose in needed if getattr(consent, purpose) is False), None)
+    for purpose in needed:
+        if getattr(consent, purpose) is False:
+            return purpose
+    return None

@@ -17,6 +17,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class EventType(str, Enum):
     """The neutral conversion types; every provider maps them to its own names."""
 
+    __hash__ = str.__hash__  # that of Enum is no C, and these are the keys of much that is counted and looked up
+
     PAGE_VIEW = "page_view"
     VIEW_CONTENT = "view_content"
     SEARCH = "search"

@@ -36,11 +36,12 @@ def filtered(
     """
     if conversion.failed:
         return SPAN_FAILED
-    ids = (provider.name.lower(), provider.TYPE)
-    if conversion.providers is not None and conversion.providers.isdisjoint(ids):
-        return "not among conversion.providers"
-    if conversion.exclude_providers and not conversion.exclude_providers.isdisjoint(ids):
-        return "in conversion.exclude_providers"
+    if conversion.providers is not None or conversion.exclude_providers:
+        ids = (provider.name.lower(), provider.TYPE)
+        if conversion.providers is not None and conversion.providers.isdisjoint(ids):
+            return "not among conversion.providers"
+        if not conversion.exclude_providers.isdisjoint(ids):
+            return "in conversion.exclude_providers"
     reason = why_not(
         conversion,
         resource,
