@@ -20,6 +20,7 @@ from .figures import Samples
 from .sink import ROOT, Sink
 
 _tags = count()
+_told: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,13 @@ def rounds(jobs: Sequence[Job], sink: Sink, repeats: int, title: str) -> Samples
 
 
 def tell(progress: str) -> None:
-    """What is going on, on one line of a terminal."""
+    """What is going on: on one line of a terminal, or once for each part in a log."""
+    part = progress.partition(":")[0]
     if sys.stderr.isatty():
         print(f"\r{progress:<110}\r", end="", file=sys.stderr, flush=True)
+    elif part and part not in _told:
+        _told.add(part)
+        print(f"measuring {part} ...", file=sys.stderr, flush=True)
 
 
 def once(job: Job, sink: Sink, timeout: float = 600) -> dict[str, Any]:
