@@ -135,6 +135,7 @@ _HEAD, _MIDDLE, _TAIL = slice(0, _SOURCE), slice(_AT("user"), _AT("consent") + 1
 _USER_IDS, _SEALED = (Identifiers._fields.index(name) for name in ("user_id", "sealed"))
 _URL, _AGENT, _ADDRESS = (Request._fields.index(name) for name in ("url", "user_agent", "client_address"))
 _WEB = ("website", "app")
+_NO_DEVICE, _NO_CONSENT = Device(), Consent()
 _make = tuple.__new__  # half the time of a named tuple's own `_make`
 
 
@@ -194,7 +195,8 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
         whole[_QUANTITY] = sum(1 if item.quantity is None else item.quantity for item in whole[_ITEMS])
     whole[_HEAD] = event.id, event.type, event.name, event.time_unix_nano
     whole[_MIDDLE] = (
-        _make(Identifiers, user), _make(Request, request), _make(Device, device), clicks, _make(Consent, consent),
+        _make(Identifiers, user), _make(Request, request), _make(Device, device) if device != _BLANKS[_DEVICE] else _NO_DEVICE,
+        clicks, _make(Consent, consent) if consent != _BLANKS[_CONSENT] else _NO_CONSENT,
     )  # fmt: skip
     whole[_TAIL] = properties, event.origin, event.timed_here, tuple(left_out), event.failed
     return _make(Conversion, whole)

@@ -157,7 +157,7 @@ class Pipeline:
                 name,
                 event_type,
                 attributes,
-                unix_nano(timestamp),
+                time.time_ns() if timestamp is None else unix_nano(timestamp),
                 surroundings.attributes,
                 surroundings.origin,
                 timestamp is None,

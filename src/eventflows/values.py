@@ -12,7 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_plus, urlsplit
 from uuid import UUID
 
@@ -328,10 +328,16 @@ IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 
 def snapshot(value: object, depth: int = 0) -> Any:
     """A value as it is now, in the types of JSON; what cannot be written as JSON is refused as by `custom`."""
-    if type(value) in IMMUTABLE:
+    kind = type(value)
+    if kind in IMMUTABLE:
         return value
-    if isinstance(value, dict) and IMMUTABLE.issuperset(map(type, value.values())):
-        return value.copy()
+    if kind is list and depth < _MAX_DEPTH:  # of items, say
+        return [
+            one.copy()
+            if type(one) is dict and IMMUTABLE.issuperset(map(type, one.values()))
+            else snapshot(one, depth + 1)
+            for one in cast("list[Any]", value)
+        ]
     if depth < _MAX_DEPTH:
         if isinstance(value, Mapping):
             return {key: snapshot(entry, depth + 1) for key, entry in value.items()}
