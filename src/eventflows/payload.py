@@ -6,8 +6,8 @@ another way, or refuses, is left to the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from json import JSONEncoder
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from json import JSONEncoder, encoder
 from typing import Any
 
 try:
@@ -17,10 +17,17 @@ except ImportError:
 
 # Without the check for circles, which costs a sixth; what holds itself ends in a RecursionError, and is refused as well.
 _standard = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
+# What `encode` of the encoder makes anew for each value, which costs a seventh; None where Python has no such thing.
+_make = getattr(encoder, "c_make_encoder", None)
+_parts: Callable[[Any, int], Iterable[str]] = (
+    _make(None, _standard.default, encoder.encode_basestring, None, ":", ",", False, False, False)
+    if _make is not None
+    else lambda value, _indent: _standard.iterencode(value)
+)
 
 
 def _encode_standard(value: Any) -> bytes:
-    return _standard.encode(value).encode("utf-8", "replace")  # half a surrogate pair becomes a question mark
+    return "".join(_parts(value, 0)).encode("utf-8", "replace")  # half a surrogate pair becomes a question mark
 
 
 def _encode_fast(value: Any) -> bytes:

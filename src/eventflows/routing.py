@@ -14,6 +14,8 @@ from .selection import EventFilter, why_not
 from .semconv import SYNTHETIC_TYPES
 
 _NO_RESOURCE: Mapping[str, Any] = {}
+_ALL = (None, None, None, None)
+"""The settings of a provider that gets everything."""
 
 SPAN_FAILED = "span failed"
 
@@ -42,15 +44,17 @@ def filtered(
             return "not among conversion.providers"
         if not conversion.exclude_providers.isdisjoint(ids):
             return "in conversion.exclude_providers"
-    reason = why_not(
-        conversion,
-        resource,
-        events=cast("EventFilter | None", provider.events),
-        when=cast("Condition | None", provider.when),
-        tenant=provider.tenant,
-        sample=provider.sample,
-    )
-    if reason is not None:
+    events, when, tenant, sample = provider.events, provider.when, provider.tenant, provider.sample
+    if (events, when, tenant, sample) != _ALL and (
+        reason := why_not(
+            conversion,
+            resource,
+            events=cast("EventFilter | None", events),
+            when=cast("Condition | None", when),
+            tenant=tenant,
+            sample=sample,
+        )
+    ):
         return reason
     if not send_synthetic and (synthetic := conversion.request.synthetic_type) in SYNTHETIC_TYPES:
         return f"user_agent.synthetic.type is {synthetic}"

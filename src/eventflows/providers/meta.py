@@ -175,7 +175,7 @@ class MetaProvider(Provider):
     def encode(self, conversion: Conversion) -> Encoded:
         name, data = self._event_name(conversion), _custom_data(conversion)
         # By the name that is sent and the value that is left: a custom "purchase" and a negative value sink a batch, too.
-        if name == "Purchase" and not {"value", "currency"} <= data.keys():
+        if name == "Purchase" and not ("value" in data and "currency" in data):
             raise Unencodable("a purchase needs value and currency")
         user = _user_data(conversion)
         if user.keys() <= _ALL_WEAK_KEYS and any(user.keys() <= weak for weak in WEAK_KEYS):
@@ -278,7 +278,8 @@ def _integer(value: Any) -> int:
 
 def _user_data(conversion: Conversion) -> dict[str, Any]:
     user, request, clicks = conversion.user, conversion.request, conversion.clicks
-    data: dict[str, Any] = {key: list(digests) for key, form in FORMS.items() if (digests := user.sealed.get(form))}
+    sealed = user.sealed
+    data: dict[str, Any] = {key: list(digests) for key, form in FORMS.items() if (digests := sealed.get(form))}
     if request.client_address:
         data["client_ip_address"] = request.client_address
     if request.user_agent:
