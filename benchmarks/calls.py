@@ -97,11 +97,24 @@ def percentiles(nanoseconds: list[int]) -> dict[str, float]:
     return {name: ordered[round(last * place)] / 1000 for name, place in places.items()}
 
 
-def delivered(record: Record, orders: Sequence[Order], settle: Callable[[], None]) -> dict[str, float]:
-    """Microseconds per event, from the first call to the last answer."""
+def delivered(record: Record, orders: Sequence[Order], settle: Callable[[], None]) -> dict[str, Any]:
+    """Microseconds per event, from the first call to the last answer, and of them those of each thread."""
+    by_thread = thread_times()
     cpu, wall = time.process_time(), time.perf_counter()
     for order in orders:
         record(order)
     settle()
     scale = 1e6 / len(orders)
-    return {"cpu": (time.process_time() - cpu) * scale, "wall": (time.perf_counter() - wall) * scale}
+    found = {"cpu": (time.process_time() - cpu) * scale, "wall": (time.perf_counter() - wall) * scale}
+    by_thread = {name: (spent - by_thread.get(name, 0)) * scale for name, spent in thread_times().items()}
+    return {**found, "threads": {name: spent for name, spent in by_thread.items() if spent > 0}}
+
+
+def thread_times() -> dict[str, float]:
+    """Seconds of processor time of the threads that live, by name; empty where the system does not tell."""
+    found: dict[str, float] = {}
+    for thread in threading.enumerate():
+        path = Path(f"/proc/self/task/{thread.native_id}/schedstat")
+        if path.is_file():
+            found[thread.name] = found.get(thread.name, 0) + int(path.read_text(encoding="ascii").split()[0]) / 1e9
+    return found

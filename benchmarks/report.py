@@ -121,6 +121,31 @@ def delivered(results: dict[str, Any]) -> str:
     return "Microseconds per delivered event\n\n" + calls_table(samples, seen, ("purchase", "cpu"))
 
 
+STAGES = (
+    ("Main", "the call, on the app's thread"),
+    ("intake", "sealing and reading, once for all providers"),
+    ("OtelBatch", "routing, mapping, encoding"),
+    ("-send", "posting, reading the answer, counting"),
+)
+"""Part of a thread's name → what it does."""
+
+
+def where(results: dict[str, Any]) -> str:
+    """The delivered purchase of one provider, by the threads of EventFlows."""
+    samples: Samples = results["calls"]
+    columns = [name for name in ("eventflows", "eventflows-orjson", "eventflows-storage") if name in samples]
+    rows = []
+    for part, title in STAGES:
+        cells = [cell(_spent(samples[name], part)) for name in columns]
+        rows.append([title, *cells])
+    return "Where it is spent\n\n" + table(["µs of CPU per purchase", *[PEERS[name].title for name in columns]], rows)
+
+
+def _spent(samples: Sequence[dict[str, Any]], part: str) -> list[float]:
+    rounds = [sample["purchase"].get("threads", {}) for sample in samples if "purchase" in sample]
+    return [sum(spent for name, spent in threads.items() if part in name) for threads in rounds if threads]
+
+
 def limits(results: dict[str, Any]) -> str:
     samples = results["limits"]["limits"]
     columns = ("json", "orjson", "requests", "urllib3", "http.client")
@@ -323,8 +348,10 @@ def settings() -> str:
 
 
 def sections(results: dict[str, Any], parts: Sequence[str]) -> list[tuple[str, str]]:
-    """Title and tables of these parts, and the budgets that they can tell of."""
-    texts = [*[TABLES[part](results) for part in parts], budget(results)]
+    """Title and tables of these parts, and before them the budgets that they can tell of."""
+    texts = [budget(results), *[TABLES[part](results) for part in parts]]
+    if "delivered" in parts:
+        texts.insert(parts.index("delivered") + 2, where(results))
     return [(text.partition("\n\n")[0], text.partition("\n\n")[2]) for text in texts if text]
 
 
