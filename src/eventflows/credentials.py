@@ -19,13 +19,14 @@ class Tested:
     """What a test of a provider's credentials has shown.
 
     Attributes:
-        result: `good`: the platform took a test event. `wrong`: it refuses the credentials or the account. `refused`: it
-            refuses the event. `no answer`: nothing can be said now. `untested`: there is no safe way, or none configured.
+        result: `good`: the platform took a test event. `unproven`: it did, which proves nothing of them. `wrong`: it refuses
+            the credentials or the account. `refused`: it refuses the event. `no answer`: nothing can be said now. `untested`:
+            there is no safe way, or none is configured.
         told: Why, or what the result does not prove; for a person.
     """
 
     provider: str
-    result: Literal["good", "wrong", "refused", "no answer", "untested"]
+    result: Literal["good", "unproven", "wrong", "refused", "no answer", "untested"]
     told: str = ""
 
 
@@ -45,7 +46,7 @@ def test(provider: Provider, transport: Transport, now: int) -> Tested:
     (answered,) = send(tested, [Item(Entry(conversion), written)], transport, RetryPolicy(), time.monotonic())
     settled = answered.settled
     if settled.status == "delivered":
-        return Tested(provider.name, "good", provider.NOT_TESTED)
+        return Tested(provider.name, "unproven" if provider.NOT_TESTED else "good", provider.NOT_TESTED)
     if answered.unauthorized:
         return Tested(provider.name, "wrong", settled.reason)
     if settled.status == "refused":

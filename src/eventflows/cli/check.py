@@ -27,6 +27,7 @@ from .parallel import for_each
 
 _TOLD = {
     "good": "the platform takes events",
+    "unproven": "the platform takes the event, which does not prove",
     "wrong": "the platform refuses the credentials or the account",
     "refused": "the platform refuses the test event",
     "no answer": "nothing can be said now",
@@ -73,8 +74,6 @@ def _check(arguments: argparse.Namespace) -> int:
             print()
             rows = (
                 (one.provider, one.result, f"{_TOLD[one.result]}{f': {one.told}' if one.told else ''}")
-                if one.result != "good"
-                else (one.provider, one.result, _TOLD["good"] + (f"; not tested: {one.told}" if one.told else ""))
                 for one in tested
             )
             output.print_table(("PROVIDER", "CREDENTIALS", "WHY"), rows)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -16,9 +17,10 @@ _BOLD, _RED, _GREEN, _YELLOW, _END = "\033[1m", "\033[31m", "\033[32m", "\033[33
 _COLOURS = {
     **dict.fromkeys(("delivered", "ready", "good"), _GREEN),
     **dict.fromkeys(("refused", "expired", "dropped", "never recorded", "wrong", "not sent", "warning"), _RED),
-    **dict.fromkeys(("filtered", "pending", "untested", "no answer", "note"), _YELLOW),
+    **dict.fromkeys(("filtered", "pending", "untested", "unproven", "no answer", "note"), _YELLOW),
 }
 _NARROWEST = 12
+_READABLE = 24
 
 
 def is_coloured(stream: TextIO | None = None) -> bool:
@@ -37,7 +39,10 @@ def print_json(found: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "") -> None:
-    """A table, a line for each row. On a terminal the widest columns are cut until a line fits; elsewhere nothing is."""
+    """A table. On a terminal it fits: the last column goes on in the next line, and where that is not enough others are cut.
+
+    Elsewhere each row is one line, and whole.
+    """
     listed = [head, *([_one_line(cell) for cell in row] for row in rows)]
     if len(listed) == 1:
         print(empty)
@@ -46,17 +51,19 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], empty: str =
     if sys.stdout.isatty():
         _fit(widths, [len(name) for name in head], shutil.get_terminal_size().columns - 2 * (len(head) - 1))
     for number, row in enumerate(listed):
-        cells = [_cut(cell, width) for cell, width in zip(row, widths, strict=True)]
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        first = [_cut(cell, width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
+        last, *more = textwrap.wrap(row[-1], widths[-1]) or [""]
+        padded = [cell.ljust(width) for cell, width in zip(first, widths[:-1], strict=True)]
         if number == 0:
-            line = "  ".join(padded).rstrip()
+            line = "  ".join([*padded, last]).rstrip()
             print(f"{_BOLD}{line}{_END}" if is_coloured() else line)
         else:
-            padded[-1] = padded[-1].rstrip()
             shown = [
-                one.replace(cell, coloured(cell), 1) if cell else one for one, cell in zip(padded, cells, strict=True)
+                one.replace(cell, coloured(cell), 1) if cell else one for one, cell in zip(padded, first, strict=True)
             ]
-            print("  ".join(shown).rstrip())
+            print("  ".join([*shown, coloured(last)]).rstrip())
+        for line in more:
+            print(" " * (sum(widths[:-1]) + 2 * len(widths[:-1])) + line)
 
 
 def _one_line(cell: str) -> str:
@@ -64,9 +71,11 @@ def _one_line(cell: str) -> str:
 
 
 def _fit(widths: list[int], least: Sequence[int], room: int) -> None:
+    """Make columns narrower: the last one first, then always the widest."""
+    widths[-1] = max(_READABLE, least[-1], min(widths[-1], room - sum(widths[:-1])))
     while sum(widths) > room:
-        widest = max(range(len(widths)), key=lambda column: widths[column])
-        if widths[widest] <= max(least[widest], _NARROWEST):
+        widest = max(range(len(widths) - 1), key=lambda column: widths[column], default=-1)
+        if widest < 0 or widths[widest] <= max(least[widest], _NARROWEST):
             return
         widths[widest] -= min(sum(widths) - room, widths[widest] - max(least[widest], _NARROWEST))
 

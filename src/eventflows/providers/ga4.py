@@ -128,8 +128,8 @@ class GA4Provider(Provider):
     MAX_AGE_NS: ClassVar[int | None] = 3 * DAY_NS  # Google silently moves an older event to 72 hours ago
     MAX_AHEAD_NS: ClassVar[int | None] = None
     NOT_TESTED: ClassVar[str] = (
-        "api_secret and the stream's id: the validation server knows neither, and the real one answers 2xx to anything. "
-        "Send an event and look at Realtime"
+        "api_secret and the stream's id, as the validation server knows neither, and the real one answers 2xx to anything. "
+        "Send an event (eventflows send) and look for it in Realtime"
     )
     MATCH_KEYS: ClassVar[frozenset[str]] = frozenset(
         "ga_client_id ga_session_id app_instance_id email phone first_name last_name street external_id city region "
