@@ -285,9 +285,10 @@ def _user_data(conversion: Conversion) -> dict[str, Any]:
     if request.user_agent:
         data["client_user_agent"] = request.user_agent
     _add_place(data, user)
-    if clicks:
-        fbp = clicks.get("fbp", "")
-        data |= present(fbc=_fbc(conversion), fbp=fbp if _FBP.fullmatch(fbp) else None)
+    if fbc := _fbc(conversion):
+        data["fbc"] = fbc
+    if (fbp := clicks.get("fbp")) and _FBP.fullmatch(fbp):
+        data["fbp"] = fbp
     if conversion.action_source == "app" and (advertising_id := conversion.device.advertising_id):
         mobile = mobile_id(advertising_id, str(conversion.properties.get("os.name", "")))
         if mobile is not None:
@@ -309,8 +310,8 @@ def _add_place(data: dict[str, Any], user: Identifiers) -> None:
 
 def _fbc(conversion: Conversion) -> str | None:
     """The `_fbc` cookie, or one made from a newer `fbclid`; when that was first seen is not known, hence the event's time."""
-    fbc, fbclid = conversion.clicks.get("fbc", ""), conversion.clicks.get("fbclid")
-    match = _FBC.fullmatch(fbc)
+    fbc, fbclid = conversion.clicks.get("fbc"), conversion.clicks.get("fbclid")
+    match = _FBC.fullmatch(fbc) if fbc else None
     # The cookie may carry a fifth part behind the click id.
     if match and (not fbclid or match[1] == fbclid or match[1].startswith(f"{fbclid}.")):
         return fbc

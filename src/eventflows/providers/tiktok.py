@@ -228,8 +228,9 @@ class TikTokProvider(Provider):
             _add_browser(known, conversion.request)
         if source == "web":
             _add_person(known, conversion.user)
-            if clicks := conversion.clicks:
-                known |= present(ttclid=clicks.get("ttclid"), ttp=clicks.get("ttp"))
+            for click in ("ttclid", "ttp"):
+                if given := conversion.clicks.get(click):
+                    known[click] = given
         if source == "app":
             _add_device(known, conversion)
         return known
