@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from . import persons, values
+from . import payload, persons, values
 from . import semconv as sc
 from .conversion import NOTHING, EventType
 from .pii import FORMS, Unusable, contains_email
@@ -132,12 +132,10 @@ def seal(event: Event, default_country: str | None = None) -> Event:
         clean[attribute] = ",".join(
             dict.fromkeys((*clean[attribute].split(","), *found)) if attribute in clean else found
         )
-    return Event._make(
-        (*event[:_ATTRIBUTES], clean, True, *event[_SEALED + 1 : _LEFT_OUT], tuple(left_out), event.failed)
-    )
-
-
-_ATTRIBUTES, _SEALED, _LEFT_OUT = (Event._fields.index(name) for name in ("attributes", "sealed", "left_out"))
+    return Event(
+        event.id, event.type, event.name, event.time_unix_nano, clean, True,
+        event.around, event.origin, event.timed_here, tuple(left_out), event.failed,
+    )  # fmt: skip
 
 
 def shown_name(key: Any) -> str:
@@ -269,9 +267,6 @@ def shown(event: Event, recorded_by: str, *, around: bool = False) -> dict[str, 
     }
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
-
-
 def dump(event: Event) -> str:
     """The sealed event as one line of JSON, as the journal keeps it; what has its default is left out."""
     found = {
@@ -286,7 +281,7 @@ def dump(event: Event) -> str:
     for name in ("origin", "timed_here", "left_out", "failed"):
         if value := getattr(event, name):
             found[name] = value
-    return _encode(found)
+    return payload.encode(found).decode()
 
 
 def load(line: str) -> Event:
