@@ -33,7 +33,7 @@ LAYERS = [
         "conditions",
         "substitution",
     },
-    {"values", "consent", "retry", "kinds", "lookup", "config_file"},
+    {"values", "consent", "retry", "kinds", "lookup", "config_file", "lifespan"},
     {"cookies", "persons", "consent_settings", "delivery_settings", "selection"},
     {"sealing"},
     {"provider_settings"},

@@ -8,7 +8,7 @@ FastAPI).
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import get_current_span
 
 from .commit import SCOPE, UnitOfWork, unit_of
+from .lifespan import ASGIApp, Message, Receive, Send, answer_lifespan
 from .log import Notices
 from .proxies import Network, networks
 from .request import attributes_of, head_of_environ, head_of_scope, read_attributes
@@ -264,14 +265,12 @@ class _Body:
 
 # --- ASGI
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-
 
 class ASGIMiddleware:
-    """As `WSGIMiddleware`, for an ASGI application; also for the handshake of a WebSocket."""
+    """As `WSGIMiddleware`, for an ASGI application; also for the handshake of a WebSocket.
+
+    When the server ends, which it tells by the lifespan protocol, what is queued is delivered.
+    """
 
     def __init__(self, app: ASGIApp, trusted_proxies: Iterable[str] | None = None) -> None:
         self._app = app
@@ -288,7 +287,11 @@ async def answer_asgi(
     send: Send,
     trusted: Sequence[Network] | None = None,
 ) -> None:
-    """Have the app answer a request, with its visitor kept meanwhile."""
+    """Have the app answer a request, with its visitor kept meanwhile; at the end of the server, deliver what is queued."""
+    if scope.get("type") == "lifespan" and REQUEST_KEY not in scope:
+        scope[REQUEST_KEY] = None
+        await answer_lifespan(app, scope, receive, send)
+        return
     if scope.get("type") not in ("http", "websocket") or REQUEST_KEY in scope:
         await app(scope, receive, send)
         return

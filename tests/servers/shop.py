@@ -6,14 +6,11 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-import eventflows
 from eventflows import running
 from eventflows.visitor import ASGIMiddleware
 
 from .recording import configure, record
 
-if os.environ.get("SHOP_INSTRUMENTED"):
-    eventflows.EventFlowsInstrumentor().instrument()
 if running.current() is None:  # else the server's own configuration has made it
     configure()
 
