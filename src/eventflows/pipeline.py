@@ -363,7 +363,7 @@ class Pipeline:
         if self._telemetry is not None:
             self._telemetry.ended()
         if self._storage is not None:
-            self._storage.close()
+            self._storage.close(deadline)
         return settled
 
     # --- the OTel providers it is attached to

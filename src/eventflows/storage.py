@@ -20,6 +20,8 @@ from .sealing import Event
 
 SCAN_SECONDS = 5.0
 TIDY_SECONDS = 60.0
+CLOSE_SECONDS = 0.05
+"""What closing may take after the deadline."""
 REFUSED_SECONDS = 1.0
 """After a write that failed the journal is not tried again for so long; events are in memory only meanwhile."""
 
@@ -102,15 +104,29 @@ class Storage:
         held = self._held()
         return sum(one.size() for one in held), max((one.oldest_age() for one in held), default=0.0)
 
-    def close(self) -> None:
-        """Give up the journals; what is left in them is for the next process."""
+    def close(self, deadline: float) -> None:
+        """Give up the journals; what is left in them is for the next process.
+
+        SQLite brings its log into the file then, which goes on by itself where it takes longer than the deadline (of
+        `time.monotonic`).
+        """
         self._stop.set()
         with self._opening:
             self._closed = True
             held = [*([self._own] if self._own is not None else []), *self._adopted]
             self._own, self._adopted = None, []
-        for one in held:
-            give_back(one)
+
+        def give_all_back() -> None:
+            for one in held:
+                give_back(one)
+
+        closing = threading.Thread(target=give_all_back, name="EventFlows-close", daemon=True)
+        try:
+            closing.start()
+        except RuntimeError:  # the interpreter is shutting down
+            closing.run()
+        else:
+            closing.join(max(CLOSE_SECONDS, deadline - time.monotonic()))
 
     # --- the storage's thread
 

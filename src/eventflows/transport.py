@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 import ssl
 import sys
 import time
@@ -10,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException, HTTPResponse
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 from urllib.parse import quote
 
 import requests
@@ -111,7 +113,7 @@ class HttpTransport:
             connection.close()
             return Response(0, error=_why_not_connected(problem, route), sent=False)
         try:
-            return _answer(connection, method, head, body)
+            return _answer(connection, method, head, body, self._timeout)
         except (HTTPException, OSError) as problem:
             connection.close()
             dropped = reused and isinstance(problem, ConnectionError)
@@ -140,13 +142,35 @@ def _head(route: Route, request_line: str, headers: Mapping[str, str], length: i
     return text.encode("latin-1")
 
 
-def _answer(connection: HTTPConnection, method: str, head: bytes, body: bytes) -> Response:
+class _Answering(io.RawIOBase):
+    """What a server sends, to be read as a whole in so many seconds: one byte a second would never be too late for a socket."""
+
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
+        self._sock = sock
+        self._deadline = time.monotonic() + seconds
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """As `HTTPResponse` asks a socket."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if (left := self._deadline - time.monotonic()) <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._sock.recv_into(buffer)
+
+
+def _answer(connection: HTTPConnection, method: str, head: bytes, body: bytes, seconds: float) -> Response:
+    connection.sock.settimeout(seconds)
     if len(body) < _SMALL:
         connection.sock.sendall(head + body)
     else:
         connection.sock.sendall(head)
         connection.sock.sendall(body)
-    answer = HTTPResponse(connection.sock, method=method)
+    answer = HTTPResponse(cast("socket.socket", _Answering(connection.sock, seconds)), method=method)
     answer.begin()
     content = answer.read()
     if answer.will_close:

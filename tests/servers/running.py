@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,10 +143,10 @@ class Running:
 
 
 @contextmanager
-def serving(
+def starting(
     command: Sequence[str], port: int, sandbox: Sandbox, folder: Path, *, storage: bool, **extra: str
 ) -> Iterator[Running]:
-    """Run a server of the shop until the end, and see that it is gone afterwards."""
+    """Start a Python module, or a program by its whole path, and see that it is gone at the end."""
     settings = {"SHOP_SANDBOX": sandbox.url, "PYTHONPATH": str(ROOT), "HOME": str(folder), **extra}
     if storage:
         settings["SHOP_STORAGE"] = str(folder / "storage")
@@ -156,20 +156,26 @@ def serving(
             [sys.executable, "-m", *command] if not os.path.isabs(command[0]) else command,
             env=environment(**settings), cwd=folder, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    running = Running(process, port, sandbox, log)
     try:
-        until(lambda: running.ask() is not None or process.poll() is not None, running.said)
-        assert process.poll() is None, running.said()
-        yield running
+        yield Running(process, port, sandbox, log)
     finally:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if process.poll() is None:
                 process.send_signal(number)
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(10)
-                except subprocess.TimeoutExpired:
-                    continue
         end_session(process.pid)
+
+
+@contextmanager
+def serving(
+    command: Sequence[str], port: int, sandbox: Sandbox, folder: Path, *, storage: bool, **extra: str
+) -> Iterator[Running]:
+    """As `starting`, for a server that is asked over HTTP, once it answers."""
+    with starting(command, port, sandbox, folder, storage=storage, **extra) as running:
+        until(lambda: running.ask() is not None or running.process.poll() is not None, running.said)
+        assert running.process.poll() is None, running.said()
+        yield running
 
 
 def living(pids: Iterable[int]) -> set[int]:
