@@ -133,19 +133,33 @@ class Storage:
     def _tend(self) -> None:
         pid, tidied = os.getpid(), 0.0
         while os.getpid() == pid:
-            try:
-                self._adopt()
-                self._tended()
-                due = time.monotonic() - tidied > TIDY_SECONDS
-                for one in self._held():
-                    one.tidy(self._retention if due else None)
-                tidied = time.monotonic() if due else tidied
-            except Exception as problem:  # noqa: BLE001 reason: the thread must outlive a disk's bad day
-                self._notices.warn(
-                    "tend", "the storage could not be looked after (%s); tried again in seconds", problem
-                )
+            due = time.monotonic() - tidied > TIDY_SECONDS
+            tidied = time.monotonic() if due else tidied
+            retention = self._retention if due else None
+            self._attempt(self._leave_if_removed)
+            self._attempt(self._adopt)
+            self._attempt(self._tended)
+            for one in self._held():
+                self._attempt(one.tidy, retention)
             if self._stop.wait(SCAN_SECONDS):
                 return
+
+    def _attempt(self, duty: Callable[..., None], *given: object) -> None:
+        """Each by itself, so that one damaged journal does not keep the thread from the rest."""
+        try:
+            duty(*given)
+        except Exception as problem:  # noqa: BLE001 reason: the thread must outlive a disk's bad day
+            self._notices.warn("tend", "the storage could not be looked after (%s); tried again in seconds", problem)
+
+    def _leave_if_removed(self) -> None:
+        """Somebody removed our journal: SQLite would write on to a file that nobody finds again."""
+        own = self._own
+        if own is not None and not own.path.exists():
+            with self._opening:
+                self._own = None
+                self._adopted.append(own)
+            text = "%s was removed: what it held is this process's only to deliver. The next goes into a new journal"
+            self._notices.warn("removed", text, own.path)
 
     def _held(self) -> list[Journal]:
         with self._opening:
@@ -153,10 +167,12 @@ class Storage:
 
     def _adopt(self) -> None:
         """Go on with the journals of dead processes, and give back those that owe nothing any more."""
-        for done in [one for one in self._adopted if not one.count_pending()]:
-            with self._opening:
-                self._adopted.remove(done)
-            give_back(done)
+        for one in list(self._adopted):
+            with suppress(sqlite3.Error):  # one that cannot be read owes whatever it owes
+                if not one.count_pending():
+                    with self._opening:
+                        self._adopted.remove(one)
+                    give_back(one)
         while not self._stop.is_set() and (found := take(self._folder, owes)) is not None:
             with self._opening:
                 self._adopted.append(found)
@@ -173,6 +189,7 @@ A forked child keeps the names of those that its parent had open, and leaves the
 SQLite they still are open in the child, with locks that it does not have.
 """
 _taking = threading.Lock()
+_notices = Notices("storage")
 still_at_fork(_taking)
 
 
@@ -186,14 +203,38 @@ def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> J
             if lock is None:
                 continue
             _held.add(path)
+            found: Journal | None = None
             try:
-                return Journal(path, lock)
-            except sqlite3.DatabaseError:
-                _held.discard(path)
+                found = Journal(path, lock)
+                found.count_pending()  # reads what it owes, so that damage shows now
+            except sqlite3.Error as problem:
+                if found is not None:
+                    found.close()
                 lock.close()
-                with suppress(OSError):
-                    path.rename(path.with_suffix(".damaged"))
+                _held.discard(path)
+                _say_why_not(path, problem)
+            else:
+                return found
     return None
+
+
+def _say_why_not(path: Path, problem: sqlite3.Error) -> None:
+    """A journal cannot be opened: it is put aside if it is damaged, and left for later if its disk has a bad moment."""
+    if (
+        type(problem) is not sqlite3.DatabaseError
+    ):  # the others, as of a full disk or a missing right, are its subclasses
+        _notices.warn(
+            f"open {path}", "%s cannot be opened now (%s), what it holds waits. Mend the folder", path, problem
+        )
+        return
+    aside = path.with_suffix(".damaged")
+    with suppress(OSError):
+        for end in ("-wal", ""):  # together, as the latest events are in the log
+            if (part := Path(f"{path}{end}")).exists():
+                part.rename(f"{aside}{end}")
+        logger.error(
+            "%s is damaged (%s) and was put aside. What it holds can be got with sqlite3's .recover", aside, problem
+        )
 
 
 def owes(path: Path) -> bool:
@@ -217,8 +258,18 @@ def create(folder: Path) -> Journal:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{time.time_ns():x}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
     with _taking:
+        lock = _lock(path)
         _held.add(path)
-        return Journal(path, _lock(path))
+        try:
+            return Journal(path, lock)
+        except sqlite3.Error:
+            _held.discard(path)
+            if lock is not None:
+                lock.close()
+            for part in (path.with_suffix(".lock"), *(Path(f"{path}{end}") for end in ("", "-wal", "-shm"))):
+                with suppress(OSError):
+                    part.unlink()
+            raise
 
 
 def give_back(journal: Journal) -> None:
