@@ -29,6 +29,7 @@ class Backlog:
         self._lock = lock
         self._loading = threading.Lock()
         self._released_meanwhile: set[Key] | None = None
+        self._left_meanwhile = False
         self._held: set[Key] = set()
         self._after: dict[Journal, int] = {}
 
@@ -40,6 +41,7 @@ class Backlog:
     def leave(self, journal: Journal, after: int) -> None:
         """Entries of this journal beyond that number are not in memory."""
         self._after[journal] = min(self._after.get(journal, after), after)
+        self._left_meanwhile = True
 
     def hold(self, entry: Entry) -> None:
         """The entry is in memory."""
@@ -93,12 +95,16 @@ class Backlog:
         """Load the next entries of a journal; False where there are no more for now."""
         with self._lock:
             self._released_meanwhile = set()
+            self._left_meanwhile = False
             after = self._after[journal]
         through = journal.offered_through()  # what comes later is on its way to the lane
+        settled = journal.unwritten(self._provider)
         rows = journal.pending(self._provider, after, limit)
         usable = [row for row in rows if row[0] <= through]
         entries = []
         for seq, body in usable:
+            if seq in settled:
+                continue
             try:
                 entries.append(Entry(conversion_of(load(body)), journal, seq))
             except Exception:  # noqa: BLE001 reason: whatever stands in a file that others can write
@@ -109,7 +115,7 @@ class Backlog:
                 return True
             if usable:
                 self._after[journal] = usable[-1][0]
-            if len(usable) == len(rows) < limit:
+            if len(usable) == len(rows) < limit and not self._left_meanwhile:
                 del self._after[journal]
                 return False
             return bool(usable)

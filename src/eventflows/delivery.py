@@ -20,6 +20,7 @@ from .conversion import Conversion
 from .journal import Journal
 from .mapping import Written, expired
 from .providers.base import DELIVERED, Outcome, Provider, Request, Response, Status
+from .stats import ERASED
 
 
 class Entry(NamedTuple):
@@ -161,7 +162,7 @@ def outdated(provider: Provider, items: Sequence[Item], now: int) -> list[Settle
     settled = []
     for entry, _ in items:
         if id(entry) in gone:
-            settled.append(Settled(entry, "filtered", "erased"))
+            settled.append(Settled(entry, "filtered", ERASED))
         elif (late := expired(provider, entry.conversion, now)) is not None:
             settled.append(Settled(entry, late.status, late.reason))
     return settled

@@ -48,6 +48,7 @@ _IS_DEAD = (
 _TOGETHER = 500
 """So many events are settled by one statement; SQLite allows 999 parameters at least."""
 BUSY_SECONDS = 5.0
+ORPHAN_SECONDS = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Journal:
         self._writer = connect(path)
         self._reader = connect(path)
         self._outcomes: deque[_Outcomes] = deque()
+        self._unwritten: dict[str, set[int]] = {}
         self._writer.executescript(_SCHEMA)
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
         (last,) = self._writer.execute(_LAST).fetchone()
@@ -168,7 +170,14 @@ class Journal:
                 for one in together:
                     one.done, one.problem = True, problem
         if mine.problem is not None:
+            self._unwritten.setdefault(provider, set()).update(row.seq for row in rows)
             raise mine.problem
+        if unwritten := self._unwritten.get(provider):
+            unwritten.difference_update(row.seq for row in rows)
+
+    def unwritten(self, provider: str) -> set[int]:
+        """Those whose outcome at this provider could not be written yet: to the file they are pending."""
+        return set(self._unwritten.get(provider, ()))
 
     def _write(self, together: Iterable[_Outcomes]) -> None:
         now = time.time_ns()
@@ -214,11 +223,16 @@ class Journal:
         return set(seqs) - there
 
     def tidy(self, retention: float | None) -> None:
-        """Bring the log into the file; with a retention, in seconds, also forget what is older."""
+        """Bring the log into the file; with a retention, in seconds, also forget what is older.
+
+        What still owes an outcome is kept until no platform would take it any more, and is an event of providers that are
+        configured no longer.
+        """
         if retention is not None:
-            before = time.time_ns() - int(retention * 1e9)
+            now = time.time_ns()
             with self._writing, _transaction(self._writer) as db:
-                for table in ("event", "history"):
+                for table, seconds in (("event", max(retention, ORPHAN_SECONDS)), ("history", retention)):
+                    before = now - int(seconds * 1e9)
                     query = f"SELECT seq, captured_at FROM {table} ORDER BY seq LIMIT 1000"  # noqa: S608
                     old = [(seq,) for seq, captured_at in db.execute(query).fetchall() if captured_at < before]
                     _forget(db, table, old)

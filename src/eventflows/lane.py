@@ -27,7 +27,7 @@ from .pools import TransportSettings
 from .providers.base import Provider
 from .retry import RetryPolicy
 from .sdk import Batcher, InlineBatcher, start_batcher
-from .stats import AFTER_SHUTDOWN, QUEUE_FULL, UNDELIVERED, Ledger, ProviderStats, Tally
+from .stats import AFTER_SHUTDOWN, ERASED, QUEUE_FULL, UNDELIVERED, Ledger, ProviderStats, Tally
 from .telemetry import Telemetry
 from .transport import Transport, open_transport
 
@@ -257,6 +257,13 @@ class Lane:
             self._backlog.load(self._room, self._admit_loaded, self._unreadable)
         except sqlite3.Error as problem:
             self._notices.warn("load", UNREADABLE, self.provider.name, problem)
+        with self._changed:
+            gone = 0 if self._backlog.waits or self._closed else self._pending - self._in_memory
+            if gone:  # they were on disk only, and no journal has them any more
+                self._pending -= gone
+                self._journaled -= gone
+                self._ledger.settle("filtered", ERASED, "unknown", gone)
+                self._changed.notify_all()
 
     def _room(self) -> int:
         return 0 if self._closed else self._queue.queue_size - self._in_memory
@@ -325,7 +332,7 @@ class Lane:
         """The entries as the platform wants them now, and the outcomes of those that need no request."""
         now = time.time_ns()
         items: list[Item] = []
-        settled = [Settled(entry, "filtered", "erased") for entry in erased(entries)]
+        settled = [Settled(entry, "filtered", ERASED) for entry in erased(entries)]
         gone = {id(one.entry) for one in settled}
         for entry in entries:
             if id(entry) in gone:

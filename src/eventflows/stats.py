@@ -13,6 +13,7 @@ MAX_REASON = 200
 OTHER_REASONS = "other reasons"
 QUEUE_FULL = "queue full"
 AFTER_SHUTDOWN = "recorded after shutdown"
+ERASED = "erased"
 UNDELIVERED = "not delivered before the end of shutdown"
 
 

@@ -1,0 +1,172 @@
+"""Folders, disks and journals that are full, damaged, removed or edited while events wait in them cost none and double none."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eventflows
+from eventflows import journal, storage
+from eventflows.backlog import Backlog
+from eventflows.sandbox import Sandbox
+
+from .test_pipeline import adds_up
+from .test_storage import arrived, outcomes, record, run, start, until
+
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage looks after its folder every moment, and tries a bad one again at once."""
+    monkeypatch.setattr(storage, "SCAN_SECONDS", 0.05)
+    monkeypatch.setattr(storage, "REFUSED_SECONDS", 0.01)
+
+
+def test_a_journal_that_cannot_be_opened_for_now_is_not_put_aside(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart on a full disk: it holds events, and is delivered once there is room."""
+    run("http://127.0.0.1:9", tmp_path, 0, 20, "kill")
+    connect, refusals = journal.connect, [5]
+
+    def failing(path: Path, **given: Any) -> sqlite3.Connection:
+        if refusals[0] > 0:
+            refusals[0] -= 1
+            raise FULL
+        return connect(path, **given)
+
+    monkeypatch.setattr(journal, "connect", failing)
+    start(sandbox.url, tmp_path)
+    until(lambda: len(arrived(sandbox)) == 20)
+    assert not list(tmp_path.glob("*.damaged"))
+
+
+def test_a_journal_with_damaged_pages_keeps_nobody_from_the_others(
+    sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is put aside, said so, and those beside it are taken over."""
+    run("http://127.0.0.1:9", tmp_path / "one", 0, 300, "kill")
+    (bad,) = journal.files(tmp_path / "one")
+    db = journal.connect(bad)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    content = bytearray(bad.read_bytes())
+    content[3 * 4096 : len(content) - 4096] = b"\xa5" * (len(content) - 4 * 4096)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / f"0{bad.name}").write_bytes(content)
+    run("http://127.0.0.1:9", tmp_path / "all" / "other", 1000, 5, "kill")
+    for part in (tmp_path / "all" / "other").iterdir():
+        part.rename(tmp_path / "all" / part.name)
+    start(sandbox.url, tmp_path / "all")
+    until(lambda: arrived(sandbox) == [f"e{n:05}" for n in range(1000, 1005)])
+    assert len(list((tmp_path / "all").glob("*.damaged"))) == 1
+    assert "is damaged" in caplog.text
+
+
+def test_a_journal_that_cannot_be_made_leaves_nothing_behind(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a full disk would get more files with every attempt."""
+
+    def failing(path: Path, **_: Any) -> sqlite3.Connection:
+        path.touch()
+        raise FULL
+
+    monkeypatch.setattr(journal, "connect", failing)
+    pipeline = start(sandbox.url, tmp_path)
+    for number in range(5):
+        record(f"m{number}")
+        threading.Event().wait(0.02)
+    assert eventflows.force_flush(5_000)
+    assert pipeline.stats()["meta"].delivered == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_delivered_but_cannot_be_written_down_is_not_loaded_again(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue overflows, so the journal is read again, where those still seem to be pending."""
+    write, full = journal.Journal._write, [True]
+
+    def failing(self: Any, together: Any) -> None:
+        if full[0]:
+            raise FULL
+        write(self, together)
+
+    load = Backlog.load
+    monkeypatch.setattr(journal.Journal, "_write", failing)
+    monkeypatch.setattr(Backlog, "load", lambda *_: None)
+    pipeline = start(sandbox.url, tmp_path, queue_size=5)
+    record(*(f"m{number}" for number in range(8)))  # three of them stay on disk
+    until(lambda: len(arrived(sandbox)) == 5)
+    record("m8", "m9")  # there is room for these
+    until(lambda: len(arrived(sandbox)) == 7)
+    monkeypatch.setattr(Backlog, "load", load)
+    until(lambda: len(arrived(sandbox)) >= 10)
+    assert eventflows.force_flush(5_000)
+    full[0] = False
+    everything = [f"m{number}" for number in range(10)]
+    until(lambda: outcomes(tmp_path) == dict.fromkeys(everything, "delivered"))
+    assert arrived(sandbox) == everything
+    stats = pipeline.stats()["meta"]
+    assert (stats.captured, stats.delivered, stats.pending) == (10, 10, 0)
+
+
+def test_what_comes_while_the_last_of_the_backlog_is_read_is_not_forgotten(tmp_path: Path) -> None:
+    """The queue is full again before the loader is done, so that one more entry stays on disk only."""
+    held = storage.create(tmp_path)
+    lock = threading.Condition(threading.RLock())
+    backlog = Backlog("meta", lock)
+    backlog.leave(held, 0)
+    backlog.load(lambda: 10, lambda _: backlog.leave(held, 7), lambda *_: None)
+    assert backlog.waits
+    backlog.load(lambda: 10, lambda _: None, lambda *_: None)
+    assert not backlog.waits
+    storage.give_back(held)
+
+
+def test_who_is_erased_while_the_event_is_on_disk_only_is_not_waited_for(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.fault("meta", status=500, times=100_000)
+    pipeline = start(sandbox.url, tmp_path, queue_size=2)
+    record(*(f"m{number}" for number in range(10)))
+    until(lambda: pipeline.stats()["meta"].attempts > 0)
+    assert journal.erase(tmp_path, lambda event: event.id not in ("m0", "m5")) == 8
+    sandbox.reset()
+    assert eventflows.force_flush(10_000)
+    assert arrived(sandbox) == ["m0", "m5"]
+    stats = pipeline.stats()["meta"]
+    assert (stats.captured, stats.delivered, stats.filtered) == (10, 2, {"erased": 8})
+    assert adds_up(stats)
+
+
+def test_what_waits_longer_than_the_retention_is_still_delivered(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "TIDY_SECONDS", 0.05)
+    sandbox.fault("meta", status=500, times=100_000)
+    start(sandbox.url, tmp_path, queue_size=2, retention="100ms")
+    record(*(f"m{number}" for number in range(10)))
+    threading.Event().wait(0.5)
+    sandbox.reset()
+    until(lambda: arrived(sandbox) == [f"m{number}" for number in range(10)])
+
+
+def test_a_folder_that_is_removed_is_made_again(
+    sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "journals"
+    start(sandbox.url, folder)
+    record("before")
+    assert eventflows.force_flush(5_000)
+    shutil.rmtree(folder)
+    until(lambda: "was removed" in caplog.text)
+    record("after")
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["after", "before"]
+    assert outcomes(folder) == {"after": "delivered"}
