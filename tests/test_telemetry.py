@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +31,7 @@ from eventflows.providers.base import Outcome, Response, Sent, Status
 from eventflows.providers.meta import VERSIONS
 from eventflows.sandbox import Sandbox
 from eventflows.stats import MAX_REASONS, STATUSES
-from tests.conftest import CANARIES, PERSON, four
+from tests.conftest import CANARIES, PERSON, environment, four
 
 from .test_pipeline import FAST, LEAD
 
@@ -461,3 +464,34 @@ def test_a_span_processor_that_fails_costs_no_conversion(sandbox: Sandbox, caplo
         assert eventflows.force_flush(10_000)
     assert {stats.delivered for stats in pipeline.stats().values()} == {3}
     assert "could not be recorded (RuntimeError)" in caplog.text
+
+
+FORKED = """
+import os, sys
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
+import eventflows
+from eventflows import ConsoleProvider
+from eventflows.metrics import _collections
+eventflows.configure([ConsoleProvider()])
+eventflows.get_tracer("app").add_event("Lead", {"user.email": "a@b.example"})
+eventflows.force_flush()
+_collections._lock.acquire()
+if os.fork() == 0:
+    names = {m.name for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics}
+    print("eventflows.queue.capacity" in names, "eventflows.captured" in names, flush=True)
+    os._exit(0)
+os.wait()
+_collections._lock.release()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_in_the_middle_of_a_collection_leaves_the_child_its_metrics() -> None:
+    """It counts from zero."""
+    argv = [sys.executable, "-c", FORKED]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    assert done.stdout.splitlines()[-1:] == ["True False"], done.stderr

@@ -162,11 +162,14 @@ class Collections:
     """Gives the callbacks of one collection the same moment: a new one begins where a callback asks again."""
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._moment: Moment | None = None
         self._asked: set[object] = set()
 
     def moment(self, callback: object) -> Moment:
+        if self._pid != os.getpid():  # forked, perhaps in the middle of a collection, whose lock stays taken here
+            Collections.__init__(self)
         with self._lock:
             known = self._moment
             if known is None or callback in self._asked or time.monotonic() - known.at > STALE_SECONDS:
