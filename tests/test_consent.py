@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,7 +115,9 @@ def test_it_is_decided_again_when_the_event_is_sent() -> None:
     eventflows.get_tracer("app").add_event("Purchase", {"order_id": "1"})
     (lane,) = pipeline._lanes
     assert pipeline.stats()["console"].pending == 1
-    lane._consent = config.settings([ConsoleProvider()], consent={"default": "denied"}).consent
+    lane.given = replace(
+        lane.given, consent=config.settings([ConsoleProvider()], consent={"default": "denied"}).consent
+    )
     assert eventflows.force_flush(5_000)
     assert pipeline.stats()["console"].filtered == {DENIED_ADS: 1}
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,7 @@ def test_a_forked_child_has_a_journal_of_its_own(sandbox: Sandbox, tmp_path: Pat
         sandbox_gone = eventflows.running.current()
         assert sandbox_gone is not None
         for lane in sandbox_gone._lanes:
-            lane._queue = type(lane._queue)(flush_interval=600, storage=str(tmp_path))
+            lane.given = replace(lane.given, queue=replace(lane.given.queue, flush_interval=600))
         record("child")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)

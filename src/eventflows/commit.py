@@ -119,12 +119,12 @@ class WaitingRoom:
 
     def __init__(self, settle: Callable[[Event, Fate], None], timeout: float) -> None:
         self._settle = settle
-        self._timeout = timeout
+        self.timeout = timeout
         self.reset()
 
     def reset(self) -> None:
         """Start from nothing: in a new pipeline and in a forked child, whose parent keeps what waited before."""
-        self._waiting: dict[Ticket, None] = {}  # in order of their deadlines, as the timeout is the same for all
+        self._waiting: dict[Ticket, None] = {}  # in order of their deadlines, but where a reload changed the timeout
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -134,7 +134,7 @@ class WaitingRoom:
 
     def hold(self, event: Event, unit: UnitOfWork) -> None:
         """Let the event wait for the end of this unit, and of those that it is a part of."""
-        ticket = Ticket((id(self), event.key), event, time.monotonic() + self._timeout, self._settled)
+        ticket = Ticket((id(self), event.key), event, time.monotonic() + self.timeout, self._settled)
         with self._changed:
             if not self._closed:
                 self._waiting[ticket] = None
@@ -172,7 +172,7 @@ class WaitingRoom:
         while True:
             with self._changed:
                 if not self._waiting and not self._closed:
-                    self._changed.wait(self._timeout)  # no later than the deadline of whatever comes now
+                    self._changed.wait(self.timeout)  # no later than the deadline of whatever comes now
                 if self._closed or not self._waiting:
                     self._thread = None
                     return

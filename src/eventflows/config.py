@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
@@ -17,7 +18,7 @@ from .provider_list import of_settings
 from .providers.base import Provider
 from .variables import CONFIG, PREFIX, FromEnvironment, ignored
 
-__all__ = ["CONFIG", "PREFIX", "Settings", "from_environment", "from_file", "of_settings", "settings"]
+__all__ = ["CONFIG", "PREFIX", "Settings", "from_environment", "from_file", "of_settings", "read_again", "settings"]
 
 
 def settings(
@@ -58,7 +59,20 @@ def from_file(path: str | os.PathLike[str], environ: Mapping[str, str] | None = 
         raise file.located(error.problems) from None
     if file.problems:
         raise file.located(())
-    return built
+    return replace(built, source=os.path.abspath(path))
+
+
+def read_again(known: Settings) -> Settings:
+    """The settings that the file which these came from holds now.
+
+    Raises:
+        ConfigurationError: As `from_file`; or they came from no file.
+    """
+    if known.source is None:
+        raise ConfigurationError(
+            f"there is no configuration file to read again: name one with config= or {CONFIG}, or give the new settings"
+        )
+    return from_file(known.source)
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from opentelemetry.sdk.resources import Resource
+
 from . import direct, journal
 from .capture import conversion_of
 from .config import Settings
@@ -96,11 +98,12 @@ def replay(
 def _replay(
     provider: Provider, letters: Sequence[DeadLetter], settings: Settings, deadline: float, dry_run: bool
 ) -> Iterator[Replayed]:
+    resource = Resource.create().attributes
     items: list[Item] = []
     of_entry: dict[int, DeadLetter] = {}
     for letter in letters:
         conversion = settings.consent.effective(conversion_of(load(letter.told.body or "")))
-        why = filtered(provider, conversion, send_synthetic=settings.send_synthetic)
+        why = filtered(provider, conversion, send_synthetic=settings.send_synthetic, resource=resource)
         result = NotSent("filtered", why) if why else encode(provider, conversion, time.time_ns())
         if isinstance(result, NotSent):
             if not dry_run:

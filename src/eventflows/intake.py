@@ -10,8 +10,8 @@ import queue  # and not its names, which gevent may replace only after the fork
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from .journal import Journal
@@ -31,11 +31,13 @@ class Arrival(NamedTuple):
     Attributes:
         journal: The journal that holds it; None where it is in memory only.
         seq: Its number there.
+        owed: The names of the providers that were configured when it was recorded, with commas between.
     """
 
     event: Event
     journal: Journal | None = None
     seq: int = 0
+    owed: str = ""
 
 
 class Intake:
@@ -48,7 +50,7 @@ class Intake:
 
     def __init__(self, take: Callable[[list[Arrival]], None], capacity: int) -> None:
         self._take = take
-        self._capacity = capacity
+        self.capacity = capacity
         self.reset()
 
     def reset(self) -> None:
@@ -65,7 +67,7 @@ class Intake:
     def put(self, arrival: Arrival) -> bool:
         """Queue an arrival; False where there is no room for it."""
         waiting = len(self._queue)
-        if waiting >= self._capacity:
+        if waiting >= self.capacity:
             return False
         self._queue.append(arrival)
         if not self._rings or (self._rings == 1 and waiting >= _HURRY):
@@ -89,6 +91,12 @@ class Intake:
         finally:
             self._draining.release()
         return not self._queue
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """While the inside runs nothing is taken, and what was under way before has been."""
+        with self._draining:
+            yield
 
     def rest(self) -> list[Arrival]:
         """Take out what waits, for the caller to see to."""

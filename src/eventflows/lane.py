@@ -10,22 +10,21 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from . import routing
 from .backlog import Backlog
-from .consent import ConsentPolicy
 from .conversion import Conversion
 from .delivery import Entry, Item, Settled, erased, outdated, requests_of
-from .delivery_settings import QueueSettings
 from .journal import Journal, Row
-from .log import FULL, LEFT, UNREADABLE, UNWRITTEN, Notices, logger, tell_held, tell_lost, tell_trouble
+from .log import FULL, LEFT, UNREADABLE, Notices, logger, tell_held, tell_lost, tell_trouble
 from .mapping import NotSent, count_match_keys, encode
+from .model import LaneSettings
 from .outbox import RECOVERED, Hooks, Outbox
+from .outcomes import Outcomes
 from .pace import Pace
-from .pools import TransportSettings
 from .providers.base import Provider
-from .retry import RetryPolicy
 from .sdk import Batcher, InlineBatcher, start_batcher
 from .stats import AFTER_SHUTDOWN, ERASED, QUEUE_FULL, UNDELIVERED, Ledger, ProviderStats, Tally
 from .telemetry import Telemetry
@@ -43,27 +42,22 @@ class Lane:
 
     def __init__(
         self,
-        provider: Provider,
-        queue: QueueSettings,
-        policy: RetryPolicy,
-        transport: TransportSettings,
-        consent: ConsentPolicy,
+        given: LaneSettings,
         *,
-        send_synthetic: bool = False,
+        testing: bool = False,
         pace: Pace | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
-        self.provider = provider
-        self.log_only = False
-        self._queue = queue
-        self._policy = policy
-        self._travel = transport
-        self._consent = consent
-        self._send_synthetic = send_synthetic
-        self._pace = pace
+        self.resource: Mapping[str, Any] = {}
         self._telemetry = telemetry
         self._notices = Notices("delivery")
+        self._go_by(given, testing, pace)
         self.reset()
+
+    def _go_by(self, given: LaneSettings, testing: bool, pace: Pace | None) -> None:
+        self.given, self.testing, self._pace = given, testing, pace
+        tested = given.provider.for_testing() if testing else given.provider
+        self.log_only, self.provider = tested is None, tested or given.provider
 
     def reset(self) -> None:
         """Start from nothing: in a new lane, and in a forked child, whose parent keeps all that was captured before."""
@@ -74,17 +68,38 @@ class Lane:
         self._troubles: frozenset[str] = frozenset()
         self._batcher: Batcher | InlineBatcher | None = None
         self._outbox: Outbox | None = None
+        self._former: list[Outbox] = []  # of settings that were renewed, as long as a request of theirs is under way
+        self._moved = 0  # entries that come a second time from the batcher
         self._transport: Transport | None = None
         self._closed = self._gave_up = False
         self._backlog = Backlog(self.provider.name, self._changed)
-        self._unwritten: list[tuple[Journal, Row]] = []
+        self._outcomes = Outcomes(self.provider.name, self._notices)
+
+    def renew(self, given: LaneSettings, *, testing: bool = False, pace: Pace | None = None) -> None:
+        """Go by other settings from now on. What waits goes by them as well; a request under way ends as it began."""
+        with self._changed:
+            self._go_by(given, testing, pace)
+            if self._batcher is None or self._closed:
+                return
+            former, transport = self._outbox, self._transport
+            self._open()
+            self._batcher.adjust(batch_size=self._batch_size, flush_interval=given.queue.flush_interval)
+            self._troubles = frozenset()
+        if former is not None and transport is not None:
+            self._former = [one for one in self._former if one.is_busy]
+            self._former.append(former)
+            former.retire()
+            transport.close()
+        if self._backlog.waits:
+            self._load()
 
     # --- the app's side
 
     def filtered(self, effective: Conversion) -> str | None:
         """Why this provider does not get the conversion, whose choices of consent hold now; None where it does."""
         try:
-            return routing.filtered(self.provider, effective, send_synthetic=self._send_synthetic)
+            synthetic = self.given.send_synthetic
+            return routing.filtered(self.provider, effective, send_synthetic=synthetic, resource=self.resource)
         except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others, nor the thread
             return f"internal error ({type(problem).__name__})"
 
@@ -115,7 +130,7 @@ class Lane:
         if batcher is not None:
             batcher.emit_all(admitted)
         if filtered:
-            self._write_outcomes(filtered)
+            self._outcomes.write(filtered)
         self._say_full(turned_away)
 
     def turn_away(self, kind: str, journal: Journal | None, seq: int, reason: str = QUEUE_FULL) -> None:
@@ -141,7 +156,7 @@ class Lane:
 
     def _say_full(self, dropped: int) -> None:
         if dropped:
-            self._notices.warn("full", FULL, self.provider.name, self._queue.queue_size, count=dropped)
+            self._notices.warn("full", FULL, self.provider.name, self.given.queue.queue_size, count=dropped)
 
     def _admit(self, entries: Sequence[Entry]) -> Batcher | InlineBatcher:
         """Count entries as in memory; with the lock held."""
@@ -154,28 +169,28 @@ class Lane:
         return self._batcher or self._start()
 
     def _start(self) -> Batcher | InlineBatcher:
-        name = f"EventFlows-{self.provider.name}"
-        self._transport = open_transport(self.provider.METHOD, self._travel, self._queue.num_consumers)
-        hooks = Hooks(self._settle, self._recheck, self._attempted, self._trouble, self._left)
-        self._outbox = Outbox(
-            name,
-            self.provider,
-            self._transport,
-            self._policy,
-            hooks,
-            self._queue.num_consumers,
-            self._pace,
-            self._telemetry,
-        )
+        self._open()
         self._batcher = start_batcher(
             self._export,
-            name=name,
-            # The lane itself keeps to queue_size; the slack is for those between counting and appending.
-            queue_size=self._queue.queue_size + 1024,
-            batch_size=1000,
-            flush_interval=self._queue.flush_interval,
+            name=f"EventFlows-{self.provider.name}",
+            batch_size=self._batch_size,
+            flush_interval=self.given.queue.flush_interval,
         )
         return self._batcher
+
+    @property
+    def _batch_size(self) -> int:
+        return min(1000, self.given.queue.queue_size)
+
+    def _open(self) -> None:
+        """The way out, by the present settings."""
+        given, consumers = self.given, self.given.queue.num_consumers
+        self._transport = open_transport(self.provider.METHOD, given.transport, consumers)
+        hooks = Hooks(self._settle, self._recheck, self._attempted, self._trouble, self._left, self._move)
+        name = f"EventFlows-{self.provider.name}"
+        self._outbox = Outbox(
+            name, self.provider, self._transport, given.retry, hooks, consumers, self._pace, self._telemetry
+        )
 
     def stats(self) -> ProviderStats:
         with self._changed:
@@ -184,7 +199,7 @@ class Lane:
     def tally(self) -> Tally:
         """The numbers by the conversions' types, and how the lane is."""
         with self._changed:
-            numbers = (self._pending, self._in_memory, self._exporting, self._queue.queue_size)
+            numbers = (self._pending, self._in_memory, self._exporting, self.given.queue.queue_size)
             return Tally(self._ledger.copy(), *numbers, self._troubles)
 
     def oldest(self) -> int | None:
@@ -222,7 +237,7 @@ class Lane:
         quiet = True
         if self._batcher is not None and self._outbox is not None:
             self._batcher.join(deadline - time.monotonic())
-            quiet = self._outbox.join(deadline)
+            quiet = all([outbox.join(deadline) for outbox in (*self._former, self._outbox)])
         with self._changed:
             lost = self._pending - self._journaled
             self._pending = kept = self._journaled
@@ -247,9 +262,7 @@ class Lane:
 
     def tend(self) -> None:
         """Load what there is room for, and write outcomes that could not be written before; on the storage's thread."""
-        unwritten, self._unwritten = self._unwritten, []
-        for journal, row in unwritten:
-            self._write(journal, [row])
+        self._outcomes.write_again()
         self._load()
 
     def _load(self) -> None:
@@ -266,7 +279,7 @@ class Lane:
                 self._changed.notify_all()
 
     def _room(self) -> int:
-        return 0 if self._closed else self._queue.queue_size - self._in_memory
+        return 0 if self._closed else self.given.queue.queue_size - self._in_memory
 
     def _admit_loaded(self, entries: Sequence[Entry]) -> None:
         with self._changed:
@@ -282,24 +295,7 @@ class Lane:
             batcher.emit_all(admitted)
 
     def _unreadable(self, journal: Journal, seq: int) -> None:
-        self._write(journal, [Row(seq, "dropped", "unreadable in the storage")])
-
-    def _write_outcomes(self, settled: Sequence[Settled], attempts: int = 0) -> None:
-        by_journal: dict[Journal, list[Row]] = {}
-        for one in settled:
-            if one.entry.journal is not None:
-                row = Row(one.entry.seq, one.status, one.reason, attempts)
-                by_journal.setdefault(one.entry.journal, []).append(row)
-        for journal, rows in by_journal.items():
-            self._write(journal, rows)
-
-    def _write(self, journal: Journal, rows: Sequence[Row]) -> None:
-        """Write outcomes, or remember to do so."""
-        try:
-            journal.settle(self.provider.name, rows)
-        except sqlite3.Error as problem:
-            self._unwritten.extend((journal, row) for row in rows)
-            self._notices.warn("write", UNWRITTEN, self.provider.name, problem, count=len(rows))
+        self._outcomes.write_rows(journal, [Row(seq, "dropped", "unreadable in the storage")])
 
     # --- the lane's threads
 
@@ -308,27 +304,31 @@ class Lane:
         items: list[Item] = []
         settled: list[Settled] = []
         with self._changed:
-            self._ledger.handed_over += len(entries)
+            again = min(self._moved, len(entries))
+            self._moved -= again
+            self._ledger.handed_over += len(entries) - again
             self._exporting += len(entries)
+            # Together, as a reload may change them; an outbox that was retired meanwhile gives its requests back.
+            provider, outbox, log_only = self.provider, self._outbox, self.log_only
         try:
             tell_held()
-            items, settled = self._prepare(entries)
+            items, settled = self._prepare(entries, provider)
             self._settle(settled)
             self._count_match_keys(items)
-            requests = requests_of(self.provider, items)
-            if self.log_only:
+            requests = requests_of(provider, items)
+            if log_only:
                 for batch in requests:
                     logger.info("%s, test environment, not sent: %s", self.provider.name, batch.body().decode())
                 reason = "test environment: logged, not sent"
                 self._settle([Settled(item.entry, "filtered", reason) for item in items])
-            elif self._outbox is not None:
-                self._outbox.submit(requests)
+            elif outbox is not None:
+                outbox.submit(requests)
         except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
             done = {id(one.entry) for one in settled}
             reason = f"internal error ({type(problem).__name__})"
             self._settle([Settled(entry, "dropped", reason) for entry in entries if id(entry) not in done])
 
-    def _prepare(self, entries: Sequence[Entry]) -> tuple[list[Item], list[Settled]]:
+    def _prepare(self, entries: Sequence[Entry], provider: Provider) -> tuple[list[Item], list[Settled]]:
         """The entries as the platform wants them now, and the outcomes of those that need no request."""
         now = time.time_ns()
         items: list[Item] = []
@@ -337,11 +337,11 @@ class Lane:
         for entry in entries:
             if id(entry) in gone:
                 continue
-            effective = self._consent.effective(entry.conversion)
+            effective = self.given.consent.effective(entry.conversion)
             if (reason := self.filtered(effective)) is not None:
                 settled.append(Settled(entry, "filtered", reason))
                 continue
-            result = encode(self.provider, effective, now)
+            result = encode(provider, effective, now)
             if isinstance(result, NotSent):
                 settled.append(Settled(entry, result.status, result.reason))
             else:
@@ -372,6 +372,18 @@ class Lane:
             waiting = self._pending
         tell_trouble(self._notices, kind, self.provider.name, reason, waiting)
 
+    def _move(self, items: Sequence[Item]) -> None:
+        """An outbox that was retired gives these back, for the present one."""
+        with self._changed:
+            batcher = None if self._closed else self._batcher
+            if batcher is not None:
+                self._exporting -= len(items)
+                self._moved += len(items)
+        if batcher is None:
+            self._left(items, UNDELIVERED)
+        else:
+            batcher.emit_all([item.entry for item in items])
+
     def _left(self, items: Sequence[Item], reason: str) -> None:
         """The outbox gives these up: dropped, or left in the storage."""
         closing = self._closed
@@ -383,7 +395,7 @@ class Lane:
         if not settled:
             return
         told: Counter[tuple[str, str]] = Counter()
-        self._write_outcomes(settled, attempts)
+        self._outcomes.write(settled, attempts)
         with self._changed:
             for one in settled:
                 in_journal = one.entry.journal is not None
@@ -399,7 +411,7 @@ class Lane:
                 told[one.status, one.reason] += 1
             if not self._pending:
                 self._changed.notify_all()
-            more = self._backlog.waits and self._in_memory < self._queue.queue_size // 2
+            more = self._backlog.waits and self._in_memory < self.given.queue.queue_size // 2
         if self._telemetry is not None:
             arrived = [one.entry.conversion for one in settled if one.status == "delivered"]
             self._telemetry.delivered(self.provider, arrived)

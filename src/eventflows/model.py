@@ -90,7 +90,9 @@ class Settings:
         environment: The environment's name, instead of the resource's.
         send_synthetic: Deliver what bots and tests do as well.
         telemetry: Metrics and delivery spans of our own, through the app's MeterProvider and TracerProvider.
+        reload_on_sighup: Read the configuration file again at each SIGHUP.
         rules: The events and the country, as the capture takes them.
+        source: The file that all this was read from.
     """
 
     providers: tuple[Provider, ...] = ()
@@ -111,7 +113,9 @@ class Settings:
     environment: str | None = None
     send_synthetic: bool = False
     telemetry: bool = True
+    reload_on_sighup: bool = False
     rules: Rules = field(init=False, compare=False, repr=False)
+    source: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.endpoint is not None:
@@ -212,6 +216,7 @@ SETTINGS = Section(
         "environment": Text(),
         "send_synthetic": Boolean(),
         "telemetry": Boolean(),
+        "reload_on_sighup": Boolean(),
     },
     _contradictions,
 )

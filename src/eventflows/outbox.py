@@ -56,6 +56,7 @@ class Hooks:
         attempted: Told of each request that goes out.
         trouble: Told `(kind, reason)` once when the lane pauses (`credentials`, `outage`), and `recovered`.
         left: Given what is unsent when the lane closes, and why.
+        move: Given what an outbox that was retired did not send, for the one in its place.
     """
 
     settle: Callable[[Sequence[Settled], int], None]
@@ -63,6 +64,7 @@ class Hooks:
     attempted: Callable[[], None]
     trouble: Callable[[str, str], None]
     left: Callable[[Sequence[Item], str], None]
+    move: Callable[[Sequence[Item]], None]
 
 
 class Outbox:
@@ -104,7 +106,7 @@ class Outbox:
         self._sending = 0
         self._not_before = 0.0
         self._streak = self._denials = 0
-        self._closing = self._over = False
+        self._closing = self._over = self._retired = False
 
     # --- the lane's thread
 
@@ -112,10 +114,15 @@ class Outbox:
         """Queue requests; waits while as many are ready as there may be consumers, which keeps the rest in the lane's queue."""
         for batch in batches:
             with self._lock:
-                while len(self._ready) >= self._consumers and self._threads and not self._closing:
+                while len(self._ready) >= self._consumers and self._threads and not self._closing and not self._retired:
                     self._room.wait(1.0)
-                self._ready.append(Work(batch))
-                inline = not self._call_one() and not self._threads
+                if retired := self._retired:
+                    inline = False
+                else:
+                    self._ready.append(Work(batch))
+                    inline = not self._call_one() and not self._threads
+            if retired:
+                self._hooks.move(batch.items)
             if inline:  # no thread can start any more, as in exit handlers
                 self._consume(wait=False)
 
@@ -148,6 +155,29 @@ class Outbox:
             (item.entry.conversion.time_unix_nano for work in waiting for item in work.batch.items), default=None
         )
 
+    # --- retired: another outbox, of other settings, takes the place of this one
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._sending > 0
+
+    def retire(self) -> None:
+        """Give back what waits. What is under way ends, and is given back as well where it would have to go again."""
+        with self._lock:
+            self._retired = True
+            waiting = self._waiting()
+            self._call_all()
+        for work in waiting:
+            self._hooks.move(work.batch.items)
+
+    def _waiting(self) -> list[Work]:
+        """Take out all that waits; with the lock held."""
+        waiting = [*self._ready, *(work for _, _, work in self._later)]
+        self._ready.clear()
+        self._later.clear()
+        return waiting
+
     # --- closing: the lane stops, and whatever waits gets one more chance at once
 
     def close_soon(self) -> None:
@@ -169,9 +199,7 @@ class Outbox:
                 self._quiet.wait(left)
             self._over = True
             self._call_all()
-            unsent = [*self._ready, *(work for _, _, work in self._later)]
-            self._ready.clear()
-            self._later.clear()
+            unsent = self._waiting()
             sending = self._sending
         for work in unsent:
             self._hooks.left(work.batch.items, "not delivered before the end of shutdown")
@@ -347,8 +375,11 @@ class Outbox:
             if self._closing and self._broken:  # an outage at shutdown: what is left would fail as well
                 left.extend((one.batch.items, f"shutdown during an outage: {verdict.reason}") for one in self._ready)
                 self._ready.clear()
+            given_back = self._waiting() if self._retired else []
+        for one in given_back:
+            self._hooks.move(one.batch.items)
         for items, reason in left:
             self._hooks.left(items, reason)
-        if told is not None:
+        if told is not None and not self._retired:
             self._hooks.trouble(*told)
-        return bool(verdict.later or verdict.paused) and not left
+        return bool(verdict.later or verdict.paused) and not left and not given_back

@@ -7,25 +7,26 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from . import lifecycle
 from .capture import conversion_of, recognise, without_persons
 from .commit import Fate, WaitingRoom
-from .config import Settings, settings
+from .config import Settings, read_again, settings
 from .context import Surroundings, around
 from .conversion import EventType
 from .delivery import Entry
-from .environments import TEST, mode_of, name_in, resource_attributes
 from .errors import ConfigurationError
 from .intake import Arrival, Intake
 from .journal import Journal
 from .lane import Lane
+from .lanes import Lanes
 from .log import Notices, logger
-from .pace import Paces
 from .providers.base import Provider
 from .routing import Seen
 from .sealing import Event, record, seal, shown
@@ -34,6 +35,10 @@ from .stats import QUEUE_FULL, UNDELIVERED, ProviderStats
 from .storage import Storage
 from .telemetry import Telemetry
 from .values import unix_nano
+
+
+def _nothing() -> None:
+    """Nobody wants to be told."""
 
 
 class Pipeline:
@@ -45,7 +50,7 @@ class Pipeline:
         resource: Attributes of the app's resource; None where they are found out with the first conversion.
 
     Attributes:
-        mode: `live`, or `test` where the environment says so; None until the environment is known.
+        reloaded: Called when the settings have changed; must not raise.
         at_first: Called once, before the first event is read, on a thread of the pipeline; must not raise.
 
     Raises:
@@ -57,9 +62,7 @@ class Pipeline:
         self._notices = Notices("capture")
         self._routes: dict[int, Callable[[], None]] = {}
         self._telemetry = Telemetry(self._lanes_here, self._journal) if built_from.telemetry else None
-        self._paces = Paces()
-        self._lanes = [self._lane(provider) for provider in built_from.providers]
-        self._owed = ",".join(lane.provider.name for lane in self._lanes)
+        self._lanes = Lanes(built_from, resource, self._telemetry)
         self._storage: Storage | None = None
         if (folder := built_from.sending_queue.storage) is not None:
             self._storage = Storage(Path(folder), built_from.sending_queue.retention, self._recovered, self._tend)
@@ -67,14 +70,17 @@ class Pipeline:
         self._seals_at_once = self._storage is not None or built_from.privacy.strict
         self._intake = Intake(self._route, built_from.sending_queue.queue_size)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
-        self.mode: str | None = None
         self.at_first: Callable[[], None] | None = None
+        self.reloaded: Callable[[], None] = _nothing
         self._resetting: dict[int, threading.RLock] = {}
-        if resource is not None or built_from.environment is not None or not built_from.environments:
-            self.in_environment(resource or {})
         self._reset()
         if self._storage is not None:
             self._storage.start()
+
+    @property
+    def mode(self) -> str | None:
+        """`live`, or `test` where the environment says so; None until the environment is known."""
+        return self._lanes.mode
 
     def _reset(self) -> None:
         """In a new pipeline and in a forked child, which starts from zero: what was captured before is its parent's."""
@@ -85,43 +91,12 @@ class Pipeline:
         if self._storage is not None:
             self._storage.reset()
         self._left_out, self._duplicates = Counter[tuple[str, str]](), 0
-        self._shutdown_lock = threading.Lock()
+        self._shutdown_lock, self._reloading = threading.Lock(), threading.Lock()
         self.is_shut_down = False
         for lane in self._lanes:
             lane.reset()
         lifecycle.watch(self, Pipeline.shutdown, Pipeline.force_flush)
         self._pid = os.getpid()  # last, as other threads go by it
-
-    def _lane(self, provider: Provider) -> Lane:
-        given = self.settings.lane(provider)
-        return Lane(
-            provider, given.queue, given.retry, given.transport, given.consent,
-            send_synthetic=given.send_synthetic, pace=self._paces.of(provider), telemetry=self._telemetry,
-        )  # fmt: skip
-
-    def in_environment(self, resource: Mapping[str, Any]) -> None:
-        """Go live, or into test mode, as the resource's environment demands.
-
-        Raises:
-            ConfigurationError: The configuration does not say which.
-        """
-        self.mode = mode_of(self.settings.environments, self.settings.environment or name_in(resource))
-        if self.mode == TEST:
-            self._test()
-
-    def _test(self) -> None:
-        for lane in self._lanes:
-            tested = lane.provider.for_testing()
-            lane.log_only, lane.provider = tested is None, tested or lane.provider
-
-    def _find_environment(self) -> None:
-        """With the first conversion, where a declarative file made the pipeline before the resource was known."""
-        try:
-            self.in_environment(resource_attributes())
-        except ConfigurationError as problem:
-            self.mode = TEST
-            self._test()
-            logger.error("%s. Until then conversions are not sent, as in a test environment", problem)
 
     def record(
         self,
@@ -231,7 +206,8 @@ class Pipeline:
             self._duplicates += 1
             return False
         storage = self._storage
-        arrival = Arrival(event) if storage is None else storage.keep(event, self._owed, len(self._lanes))
+        owed = self._lanes.owed
+        arrival = Arrival(event, owed=owed) if storage is None else storage.keep(event, owed, len(self._lanes.of(owed)))
         if self.is_shut_down:
             self._route([arrival])
         elif not self._intake.put(arrival):
@@ -243,11 +219,14 @@ class Pipeline:
         if self.at_first is not None:
             told, self.at_first = self.at_first, None
             told()
-        if self.mode is None:
-            self._find_environment()
-        country = self.settings.rules.default_country
-        lanes, offers = self._lanes, [list[tuple[Entry, str | None]]() for _ in self._lanes]
-        for event, journal, seq in arrivals:
+        self._lanes.find_environment()
+        for owed, some in groupby(arrivals, attrgetter("owed")):
+            self._offer(some, self._lanes.of(owed))
+
+    def _offer(self, arrivals: Iterable[Arrival], lanes: Sequence[Lane]) -> None:
+        arrivals, country = list(arrivals), self.settings.rules.default_country
+        offers = [list[tuple[Entry, str | None]]() for _ in lanes]
+        for event, journal, seq, _ in arrivals:
             conversion = conversion_of(event, country)
             for attribute, reason in conversion.left_out:
                 self._left_out[attribute, reason] += 1
@@ -261,14 +240,14 @@ class Pipeline:
         self._offered(arrivals)
 
     def _turn_away(self, arrivals: Sequence[Arrival], reason: str) -> None:
-        for event, journal, seq in arrivals:
-            for lane in self._lanes:
+        for event, journal, seq, owed in arrivals:
+            for lane in self._lanes.of(owed):
                 lane.turn_away(event.type.value, journal, seq, reason)
         self._offered(arrivals)
 
     @staticmethod
     def _offered(arrivals: Sequence[Arrival]) -> None:
-        for _, journal, seq in arrivals:
+        for _, journal, seq, _ in arrivals:
             if journal is not None:
                 journal.offered(seq)
 
@@ -276,7 +255,7 @@ class Pipeline:
         """The lanes of this process, once all that was recorded by now has come to them."""
         self._check_fork()
         self._intake.drain()
-        return self._lanes
+        return list(self._lanes)
 
     def _journal(self) -> tuple[int, float] | None:
         self._check_fork()
@@ -297,11 +276,47 @@ class Pipeline:
         Raises:
             ConfigurationError: Its name is taken.
         """
-        self.settings = replace(self.settings, providers=settings([*self.settings.providers, provider]).providers)
-        self._lanes = [*self._lanes_here(), self._lane(provider)]
-        self._owed = ",".join(lane.provider.name for lane in self._lanes)
-        if self.mode == TEST:
-            self._test()
+        self._apply(replace(self.settings, providers=settings([*self.settings.providers, provider]).providers))
+
+    def reload(self, providers: Sequence[Provider] | Mapping[str, Any] | None = None, **options: Any) -> None:
+        """Go by other settings from now on: without arguments those that the configuration file holds now.
+
+        What was recorded before goes to the providers that were configured then, by their new settings where they still are.
+        Lanes whose settings did not change are left alone. Providers that are gone stay in `stats`, and deliver what they owe.
+
+        Args:
+            providers: As `eventflows.configure` takes them, with the other settings.
+
+        Raises:
+            ConfigurationError: The settings are wrong, cannot be changed without a restart, or come from no file that could be
+                read again. Everything goes on as before.
+        """
+        with self._reloading:
+            given = providers is not None or bool(options)
+            self._apply(settings(providers, **options) if given else read_again(self.settings))
+
+    def _apply(self, new: Settings) -> None:
+        self._check_fork()
+        for key, old_value, new_value in (
+            ("sending_queue.storage", self.settings.sending_queue.storage, new.sending_queue.storage),
+            ("telemetry", self.settings.telemetry, new.telemetry),
+            ("reload_on_sighup", self.settings.reload_on_sighup, new.reload_on_sighup),
+        ):
+            if old_value != new_value:
+                raise ConfigurationError("cannot be changed without a restart", path=key)
+        with self._intake.still():  # what is on its way to the lanes arrives first
+            changed = self._lanes.apply(new)
+            self.settings = new
+            self._intake.capacity = new.sending_queue.queue_size
+            self._waiting.timeout = new.commit_timeout
+            if self._storage is not None:
+                self._storage.retention = new.sending_queue.retention
+                for journal in self._storage.journals():
+                    for name in changed.added:
+                        self._lanes.named(name).recover(journal)
+        self.reloaded()
+        told = [f"{what} {', '.join(names)}" for what, names in changed._asdict().items() if names]
+        logger.info("EventFlows goes by new settings: %s", "; ".join(told))
 
     def stats(self) -> dict[str, ProviderStats]:
         """The counters of each provider, by its name."""

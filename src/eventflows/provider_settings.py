@@ -9,7 +9,22 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .checks import Problems, below
 from .delivery_settings import QUEUE_OF_ONE, RETRY_OF_ONE, TLS, ProxyUrl
-from .kinds import Anything, Boolean, Choice, Duration, Kind, Number, SecretText, Share, Text, Texts, Url, Whatever
+from .environments import MODES
+from .kinds import (
+    Anything,
+    Boolean,
+    Choice,
+    Duration,
+    Kind,
+    Mapped,
+    Number,
+    SecretText,
+    Share,
+    Text,
+    Texts,
+    Url,
+    Whatever,
+)
 from .secret import Secret
 from .selection import EVENTS, RENAME, TenantOf, When
 from .semconv import CONSENT_PURPOSES
@@ -24,6 +39,7 @@ SHARED: Mapping[str, Kind] = {
     "extra": Anything(),
     "test_code": Text(),
     "needs_consent": Texts(CONSENT_PURPOSES),
+    "environments": Mapped(Choice(MODES)),
     "timeout": Duration(),
     "retry_on_failure": RETRY_OF_ONE,
     "sending_queue": QUEUE_OF_ONE,

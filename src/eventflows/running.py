@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from . import baggage
+from . import baggage, hangup
 from .config import Settings
-from .log import Notices
+from .errors import ConfigurationError
+from .log import Notices, logger
 from .pipeline import Pipeline
 from .visitor import VisitorSettings, use_settings
 
@@ -51,6 +52,29 @@ def rehearsal(built_from: Settings) -> Iterator[Pipeline]:
 def make_current(pipeline: Pipeline | None) -> None:
     global _current
     _current = pipeline
+    if pipeline is not None:
+        pipeline.reloaded = _go_by_settings
+    _go_by_settings()
+    if pipeline is not None and pipeline.settings.reload_on_sighup:
+        hangup.listen(_reload)
+    else:
+        hangup.ignore()
+
+
+def _reload() -> None:
+    """Read the configuration again. What is wrong with it is said, and then everything goes on as before."""
+    try:
+        if _current is not None and not _current.is_shut_down:
+            _current.reload()
+    except ConfigurationError as problem:
+        logger.error("the new configuration is refused, and the old one goes on: %s", problem)
+    except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
+        logger.error("the configuration could not be read again: %s", type(problem).__name__)
+
+
+def _go_by_settings() -> None:
+    """What the settings of the current pipeline say of the whole process."""
+    pipeline = _current
     ordinary.clear()
     visitor = pipeline.settings.visitor if pipeline is not None else VisitorSettings()
     use_settings(visitor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,15 +67,15 @@ class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time 
     """
 
     def __init__(
-        self, export: Callable[[list[Any]], None], *, name: str, queue_size: int, batch_size: int, flush_interval: float
+        self, export: Callable[[list[Any]], None], *, name: str, batch_size: int, flush_interval: float
     ) -> None:
         self._flushing = False
         settings: dict[str, Any] = {
             "exporter": _LaneExporter(export),
             "schedule_delay_millis": flush_interval * 1000,
-            "max_export_batch_size": min(batch_size, queue_size),
+            "max_export_batch_size": batch_size,
             "export_timeout_millis": 30_000,
-            "max_queue_size": queue_size,
+            "max_queue_size": sys.maxsize,  # the lane keeps to its own, which a reload may change
             "exporting": name,
         }
         if "metrics" in inspect.signature(BatchProcessor.__init__).parameters:
@@ -95,8 +96,12 @@ class Batcher(BatchProcessor):  # type: ignore[type-arg]  # generic at run time 
         self._queue.clear()
         self._worker_awaken = _ReentrantEvent()
 
+    def adjust(self, *, batch_size: int, flush_interval: float) -> None:
+        """Change the settings."""
+        self._max_export_batch_size, self._schedule_delay = batch_size, flush_interval
+
     def emit_all(self, items: Sequence[Any]) -> None:
-        """Queue many at once, for which there must be room."""
+        """Queue many at once."""
         self._queue.extendleft(items)
         if len(self._queue) >= self._max_export_batch_size and not self._worker_awaken.is_set():
             self._worker_awaken.set()
@@ -138,6 +143,9 @@ class InlineBatcher:
         self._export = export
         self._queue: list[Any] = []
 
+    def adjust(self, *, batch_size: int, flush_interval: float) -> None:
+        """It takes what there is, and has no thread that could wait."""
+
     def emit_all(self, items: Sequence[Any]) -> None:
         self._queue.extend(items)
 
@@ -155,11 +163,11 @@ class InlineBatcher:
 
 
 def start_batcher(
-    export: Callable[[list[Any]], None], *, name: str, queue_size: int, batch_size: int, flush_interval: float
+    export: Callable[[list[Any]], None], *, name: str, batch_size: int, flush_interval: float
 ) -> Batcher | InlineBatcher:
     """A running Batcher, or its stand-in while the interpreter shuts down."""
     try:
-        return Batcher(export, name=name, queue_size=queue_size, batch_size=batch_size, flush_interval=flush_interval)
+        return Batcher(export, name=name, batch_size=batch_size, flush_interval=flush_interval)
     except RuntimeError:  # can't start new thread
         return InlineBatcher(export)
 

@@ -40,7 +40,7 @@ class Storage:
         self, folder: Path, retention: float, recovered: Callable[[Journal], None], tended: Callable[[], None]
     ) -> None:
         self._folder = folder
-        self._retention = retention
+        self.retention = retention
         self._recovered = recovered
         self._tended = tended
         self._notices = Notices("storage")
@@ -72,7 +72,7 @@ class Storage:
     def keep(self, event: Event, owed: str, left: int) -> Arrival:
         """Write an event to the journal. Where that is not possible it is in memory only."""
         if self._not_before > time.monotonic():
-            return Arrival(event)
+            return Arrival(event, owed=owed)
         try:
             own = self._own or self._open()
             seq = own.append(event, owed, left)
@@ -81,11 +81,11 @@ class Storage:
             self._lost = True
             text = "the storage takes nothing (%s): conversions are kept in memory only. Make room, or mend the folder"
             self._notices.warn("refused", text, str(problem)[:200])
-            return Arrival(event)
+            return Arrival(event, owed=owed)
         if self._lost:
             self._lost = False
             self._notices.warn("again", "the storage takes conversions again")
-        return Arrival(event, own, seq)
+        return Arrival(event, own, seq, owed)
 
     def _open(self) -> Journal:
         with self._opening:
@@ -101,7 +101,7 @@ class Storage:
 
     def size_and_age(self) -> tuple[int, float]:
         """The bytes of this process's journals, and the age in seconds of the oldest conversion that waits in them."""
-        held = self._held()
+        held = self.journals()
         return sum(one.size() for one in held), max((one.oldest_age() for one in held), default=0.0)
 
     def close(self, deadline: float) -> None:
@@ -135,11 +135,11 @@ class Storage:
         while os.getpid() == pid:
             due = time.monotonic() - tidied > TIDY_SECONDS
             tidied = time.monotonic() if due else tidied
-            retention = self._retention if due else None
+            retention = self.retention if due else None
             self._attempt(self._leave_if_removed)
             self._attempt(self._adopt)
             self._attempt(self._tended)
-            for one in self._held():
+            for one in self.journals():
                 self._attempt(one.tidy, retention)
             if self._stop.wait(SCAN_SECONDS):
                 return
@@ -161,7 +161,8 @@ class Storage:
             text = "%s was removed: what it held is this process's only to deliver. The next goes into a new journal"
             self._notices.warn("removed", text, own.path)
 
-    def _held(self) -> list[Journal]:
+    def journals(self) -> list[Journal]:
+        """Those that this process holds now."""
         with self._opening:
             return [*([self._own] if self._own is not None else []), *self._adopted]
 

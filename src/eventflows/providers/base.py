@@ -208,6 +208,7 @@ class Provider:
         extra: Deep-merged into each wire event, for what is not modelled here.
         test_code: Marks requests as tests, where the platform has such a code.
         needs_consent: The purposes that must not be denied, instead of those of the class.
+        environments: Instead of those for all providers.
         timeout: Of one request, instead of the one for all providers.
         retry_on_failure: Some of its settings, instead of those for all providers.
         sending_queue: `queue_size`, `flush_interval` and `num_consumers`, instead of those for all providers.
@@ -228,6 +229,7 @@ class Provider:
     extra: Mapping[str, Any] | None = None
     test_code: str | None = None
     needs_consent: Sequence[str] | None = None
+    environments: Mapping[str, str] | None = None
     timeout: float | str | None = None
     retry_on_failure: Mapping[str, Any] | None = None
     sending_queue: Mapping[str, Any] | None = None

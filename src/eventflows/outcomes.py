@@ -1,0 +1,47 @@
+"""Writing the outcomes of one provider to the journals, now or, where a disk has a bad moment, later."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from .delivery import Settled
+from .journal import Journal, Row
+from .log import UNWRITTEN, Notices
+
+
+class Outcomes:
+    """The outcomes of one provider on their way to the journals that hold the events.
+
+    Args:
+        provider: Its name.
+    """
+
+    def __init__(self, provider: str, notices: Notices) -> None:
+        self._provider = provider
+        self._notices = notices
+        self._unwritten: list[tuple[Journal, Row]] = []
+
+    def write(self, settled: Sequence[Settled], attempts: int = 0) -> None:
+        """Write those of events that are in a journal."""
+        by_journal: dict[Journal, list[Row]] = {}
+        for one in settled:
+            if one.entry.journal is not None:
+                row = Row(one.entry.seq, one.status, one.reason, attempts)
+                by_journal.setdefault(one.entry.journal, []).append(row)
+        for journal, rows in by_journal.items():
+            self.write_rows(journal, rows)
+
+    def write_rows(self, journal: Journal, rows: Sequence[Row]) -> None:
+        """Write rows to a journal, or remember to do so."""
+        try:
+            journal.settle(self._provider, rows)
+        except sqlite3.Error as problem:
+            self._unwritten.extend((journal, row) for row in rows)
+            self._notices.warn("write", UNWRITTEN, self._provider, problem, count=len(rows))
+
+    def write_again(self) -> None:
+        """Write what could not be written before."""
+        unwritten, self._unwritten = self._unwritten, []
+        for journal, row in unwritten:
+            self.write_rows(journal, [row])
