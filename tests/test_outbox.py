@@ -91,6 +91,28 @@ def test_a_thread_that_rests_does_not_keep_others_from_starting(together: Callab
     assert pipeline.stats()["ga4"].delivered == 43
 
 
+def test_what_comes_while_the_only_thread_is_leaving_is_sent(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    consume, left = outbox.Outbox._consume, threading.Event()
+
+    def leaving(self: outbox.Outbox, *, wait: bool) -> None:
+        consume(self, wait=wait)
+        if not left.is_set():
+            left.set()
+            record()
+            deadline = time.monotonic() + 10
+            while not self._ready and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+    monkeypatch.setattr(outbox, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(outbox.Outbox, "_consume", leaving)
+    provider = MetaProvider("123", "abc", endpoint=f"{sandbox.url}/meta")
+    eventflows.configure([provider], sending_queue={"num_consumers": 1, "flush_interval": "10ms"})
+    record()
+    assert left.wait(10)
+    assert eventflows.force_flush(10_000)
+    assert len(sandbox.events("meta")) == 2
+
+
 def test_no_more_requests_than_consumers_are_under_way(together: Callable[[int], str]) -> None:
     eventflows.configure([GA4Provider("G-1", "x", endpoint=together(3))], sending_queue={"num_consumers": 2})
     for number in range(3):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -394,21 +393,19 @@ class Lane:
     def _settle(self, settled: Sequence[Settled], attempts: int = 0) -> None:
         if not settled:
             return
-        told: Counter[tuple[str, str]] = Counter()
         self._outcomes.write(settled, attempts)
+        in_journal = [one for one in settled if one.entry.journal is not None]
+        in_memory = [one for one in settled if one.entry.journal is None]
         with self._changed:
-            for one in settled:
-                in_journal = one.entry.journal is not None
-                if self._pending <= (0 if in_journal else self._journaled):
-                    continue  # what shutdown gave up already stays counted as that
-                self._pending -= 1
-                self._in_memory -= 1
-                self._exporting -= 1
-                if in_journal:
-                    self._journaled -= 1
-                    self._backlog.release(one.entry)
-                self._ledger.settle(one.status, one.reason, one.entry.conversion.type.value)
-                told[one.status, one.reason] += 1
+            in_journal = in_journal[: self._journaled]  # what shutdown gave up already stays counted as that
+            counted = in_journal + in_memory[: self._pending - self._journaled]
+            self._journaled -= len(in_journal)
+            for one in in_journal:
+                self._backlog.release(one.entry)
+            self._pending -= len(counted)
+            self._in_memory -= len(counted)
+            self._exporting -= len(counted)
+            told = self._ledger.settle_each((one.status, one.reason, one.entry.conversion.type) for one in counted)
             if not self._pending:
                 self._changed.notify_all()
             more = self._backlog.waits and self._in_memory < self.given.queue.queue_size // 2

@@ -213,6 +213,8 @@ class Outbox:
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
+                if self._ready and not self._over:  # what came while this thread was about to leave
+                    self._call_one()
                 self._room.notify()
 
     def _consume(self, *, wait: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from .conversion import EventType
 
 STATUSES = ("delivered", "filtered", "refused", "expired", "dropped")
 MAX_REASONS = 100
@@ -70,6 +72,14 @@ class Ledger:
                 reason = OTHER_REASONS
             self._reasons.add(reason)
         self.outcomes[status, reason, kind] += count
+
+    def settle_each(self, outcomes: Iterable[tuple[str, str, EventType]]) -> Counter[tuple[str, str]]:
+        """Count outcomes by status, reason and conversion type; returns how many of each status and reason there were."""
+        told: Counter[tuple[str, str]] = Counter()
+        for (status, reason, kind), count in Counter(outcomes).items():
+            self.settle(status, reason, kind.value, count)
+            told[status, reason] += count
+        return told
 
     def copy(self) -> Ledger:
         made = Ledger()
