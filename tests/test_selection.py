@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry._logs import get_logger_provider
+from opentelemetry.propagate import get_global_textmap, set_global_textmap
 
 import eventflows
-from eventflows import ConsoleProvider, MetaProvider, config
+from eventflows import ConsoleProvider, MetaProvider, config, running
 from eventflows.capture import Rules, capture, recognise
 from eventflows.conversion import Conversion, EventType
 from eventflows.lookup import AttributesOf
@@ -158,3 +161,42 @@ def test_each_shops_orders_arrive_at_its_own_pixel(sandbox: Sandbox) -> None:
     stats = pipeline.stats()
     assert stats["meta/a"].filtered == {"another shop.id": 2, "unknown shop.id": 1, "no shop.id": 1}
     assert stats["meta/b"].filtered == {"another shop.id": 1, "unknown shop.id": 1, "no shop.id": 1}
+
+
+RESOURCE = """
+file_format: "1.0"
+resource: {attributes: [{name: shop.id, value: b}]}
+logger_provider:
+  processors:
+    - simple:
+        exporter:
+          eventflows:
+            endpoint: "%s"
+            providers:
+              meta:
+                tenants:
+                  attribute: shop.id
+                  values: {a: {pixel_id: "1", access_token: ta}, b: {pixel_id: "2", access_token: tb}}
+              console: {when: 'shop.id == "a"'}
+"""
+
+
+def test_the_resource_says_whose_an_app_is(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Also from OpenTelemetry's file, where the pipeline is made before the resource is known to it."""
+    otel = pytest.importorskip(
+        "opentelemetry.configuration", reason="needs opentelemetry-configuration, from SDK 1.44 on"
+    )
+    (tmp_path / "otel.yaml").write_text(RESOURCE % sandbox.url)
+    propagator = get_global_textmap()
+    try:
+        otel.configure_sdk(otel.load_config_file(str(tmp_path / "otel.yaml")))
+    finally:
+        set_global_textmap(propagator)
+    attributes = {"value": 1, "currency": "EUR", "order_id": "1", "user.email": "a@b.example"}
+    get_logger_provider().get_logger("app").emit(event_name="Purchase", attributes=attributes)
+    assert eventflows.force_flush(20_000)
+    assert [entry["account"] for entry in sandbox.events("meta")] == ["2"]
+    pipeline = running.current()
+    assert pipeline is not None
+    assert pipeline.stats()["meta/a"].filtered == {"another shop.id": 1}
+    assert pipeline.stats()["console"].filtered == {"the provider's condition does not hold": 1}

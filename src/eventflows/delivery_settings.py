@@ -11,7 +11,7 @@ from typing import Any
 
 from .checks import wrong
 from .kinds import Boolean, Duration, FilePath, Number, Part, SecretText, Section
-from .pools import TransportSettings
+from .pools import TransportSettings, tls_context
 from .retry import RetryPolicy
 from .secret import Secret
 
@@ -88,10 +88,17 @@ def _tls_contradictions(tls: TlsSettings, _given: Mapping[str, Any]) -> Iterator
         yield "insecure_skip_verify", "contradicts ca_file: either trust those authorities, or anybody"
     if tls.key_file is not None and tls.cert_file is None:
         yield "cert_file", "required with key_file"
-    for key in ("ca_file", "cert_file", "key_file"):
-        path = getattr(tls, key)
-        if path is not None and not os.path.exists(path):
-            yield key, f"there is no file {path}"
+    given = [key for key in ("ca_file", "cert_file", "key_file") if getattr(tls, key) is not None]
+    missing = [key for key in given if not os.path.exists(getattr(tls, key))]
+    for key in missing:
+        yield key, f"there is no file {getattr(tls, key)}"
+    if not missing and (tls.key_file is None or tls.cert_file is not None):
+        cert = (tls.cert_file, tls.key_file) if tls.cert_file and tls.key_file else tls.cert_file
+        for key, verify, shown in (("ca_file", tls.ca_file, None), ("cert_file", None, cert)):
+            try:
+                tls_context(verify or False, shown)
+            except (OSError, ValueError) as problem:
+                yield key, f"cannot be used: {getattr(problem, 'reason', None) or type(problem).__name__}"
 
 
 QUEUE = Section(
