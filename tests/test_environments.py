@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from datetime import date
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from eventflows import (
     TikTokProvider,
     config,
 )
+from eventflows.diagnosis import Wiring, diagnose
 from eventflows.sandbox import Sandbox
 from tests.conftest import PERSON, environment
 
@@ -201,3 +203,19 @@ def test_a_wrong_setting_is_one_clear_error(options: Any, message: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         config.settings([ConsoleProvider()], **options)
     assert message in str(raised.value)
+
+
+def test_a_providers_own_environments_go_before_the_table() -> None:
+    """For the lanes, the command line and the diagnosis alike."""
+    settings = config.settings(
+        [
+            MetaProvider("1", "t"),
+            MetaProvider("2", "t", name="meta/staging", environments={"staging": "live", "*": "test"}),
+        ],
+        environments={"production": "live", "*": "test"},
+        environment="staging",
+    )
+    assert [settings.mode(one, "staging") for one in settings.providers] == ["test", "live"]
+    assert [settings.mode(one, "production") for one in settings.providers] == ["live", "test"]
+    found = diagnose(settings, "test", "staging", Wiring(known=False), date(2026, 11, 25))
+    assert [one.mode for one in found.destinations] == ["logged only", "live"]

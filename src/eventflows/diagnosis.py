@@ -108,13 +108,14 @@ def diagnose(settings: Settings, mode: str | None, environment: str | None, wiri
         today: Against which the ends of API versions are held.
     """
     folder = settings.sending_queue.storage
+    modes = {p.name: _own_mode(p, settings, mode, environment) for p in settings.providers}
     return Diagnosis(
         environment=f"{environment or 'not named'} ({mode or 'not known yet'})",
-        destinations=tuple(Destination(p.name, _api(p), _mode(p, mode)) for p in settings.providers),
+        destinations=tuple(Destination(p.name, _api(p), _mode(p, modes[p.name])) for p in settings.providers),
         ways_in=tuple(_ways_in(wiring)),
         storage=folder or "none: what waits is in memory, and lost with the process",
         findings=(
-            *(found for p in settings.providers for found in _of_provider(p, mode, today)),
+            *(found for p in settings.providers for found in _of_provider(p, modes[p.name], today)),
             *_of_wiring(wiring),
             *_of_visitor(settings),
         ),
@@ -130,6 +131,12 @@ def days_left(provider: Provider, today: date) -> int | None:
 def _api(provider: Provider) -> str:
     api = provider.api()
     return "" if not api.version else f"API {api.version}" + (f" until {api.ends}" if api.ends else "")
+
+
+def _own_mode(provider: Provider, settings: Settings, mode: str | None, environment: str | None) -> str | None:
+    if provider.environments is None or (mode is None and environment is None):
+        return mode
+    return settings.mode(provider, environment)
 
 
 def _mode(provider: Provider, mode: str | None) -> str:

@@ -100,9 +100,8 @@ class Lanes:
         whole = None if unknown and settings.environments else mode_of(settings.environments, environment)
         plan = []
         for provider in settings.providers:
-            own = provider.environments
-            mode = whole if own is None else None if unknown else mode_of(own, environment)
-            plan.append((settings.lane(provider), mode == TEST))
+            own = whole if provider.environments is None or unknown else settings.mode(provider, environment)
+            plan.append((settings.lane(provider), own == TEST))
         return whole, plan
 
     def find_environment(self) -> None:

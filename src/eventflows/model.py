@@ -27,7 +27,7 @@ from .delivery_settings import (
     retry_contradictions,
     transport_settings,
 )
-from .environments import MODES
+from .environments import MODES, mode_of
 from .errors import ConfigurationError
 from .kinds import Boolean, Choice, Duration, Kind, Mapped, Section, Text, Texts, Url
 from .pools import TransportSettings
@@ -133,6 +133,14 @@ class Settings:
         own_retry: Mapping[str, Any] = provider.retry_on_failure or {}
         return LaneSettings(provider, replace(self.sending_queue, **own_queue), replace(self.retry_on_failure, **own_retry),
             self.transport(provider), self.consent, self.send_synthetic)  # fmt: skip
+
+    def mode(self, provider: Provider, environment: str | None) -> str:
+        """`live` or `test`, for a provider in an environment of this name.
+
+        Raises:
+            ConfigurationError: The table of environments does not say it.
+        """
+        return mode_of(self.environments if provider.environments is None else provider.environments, environment)
 
     def transport(self, provider: Provider) -> TransportSettings:
         """How a provider's requests travel."""

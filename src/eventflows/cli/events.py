@@ -18,7 +18,7 @@ from ..config import Settings
 from ..conversion import Conversion
 from ..delivery import Entry, Item
 from ..dryrun import Rendered, prepared, render_with
-from ..environments import TEST, mode_of, name_in
+from ..environments import TEST, name_in
 from ..mapping import NotSent, encode
 from ..providers.base import Provider
 from ..secret import MASK, Secret
@@ -129,7 +129,8 @@ def _send(arguments: argparse.Namespace) -> int:
     now = time.time_ns()
     conversion = _prepared(settings, event, now)
     resource = Resource.create().attributes
-    test = arguments.test or mode_of(settings.environments, settings.environment or name_in(resource)) == TEST
+    environment = settings.environment or name_in(resource)
+    tested = {one.name for one in providers if arguments.test or settings.mode(one, environment) == TEST}
     why_not = {
         one.name: routing.filtered(one, conversion, send_synthetic=settings.send_synthetic, resource=resource)
         for one in providers
@@ -139,7 +140,7 @@ def _send(arguments: argparse.Namespace) -> int:
         lambda one: (
             _Result(one.name, "filtered", why)
             if (why := why_not[one.name]) is not None
-            else _to(one, settings, conversion, deadline, now, test)
+            else _to(one, settings, conversion, deadline, now, one.name in tested)
         ),
     )
     results = list(output.progress(sending, "providers", len(providers)))
