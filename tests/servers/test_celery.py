@@ -65,14 +65,6 @@ def test_a_child_that_is_recycled_delivers_what_it_has_queued(sandbox: Sandbox, 
         server.accounted()
 
 
-def test_everything_arrives_once(sandbox: Sandbox, tmp_path: Path) -> None:
-    with worker(sandbox, tmp_path) as tasks:
-        tasks.send("first", 30)
-        tasks.server.all_arrive()
-        tasks.server.stop()
-        tasks.server.accounted()
-
-
 def test_a_living_child_takes_over_from_a_killed_one(sandbox: Sandbox, tmp_path: Path) -> None:
     """With storage, and all it had recorded still in its queue, as the platforms were not there."""
     for name in PROVIDERS:

@@ -50,8 +50,17 @@ def gunicorn(
     return serving(command, port, sandbox, folder, storage=storage, **extra)
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
-@pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])
+@pytest.mark.parametrize(
+    ("worker", "preload"),
+    [
+        pytest.param("sync", False, id="sync"),
+        pytest.param("sync", True, id="sync-preload", marks=pytest.mark.long),
+        pytest.param("gthread", False, id="gthread", marks=pytest.mark.long),
+        pytest.param("gthread", True, id="gthread-preload"),
+        pytest.param("gevent", False, id="gevent"),
+        pytest.param("gevent", True, id="gevent-preload"),
+    ],
+)
 def test_everything_arrives_once(worker: str, preload: bool, sandbox: Sandbox, tmp_path: Path) -> None:
     """Without storage: while it runs, when it is reloaded, and at the end."""
     with gunicorn(worker, sandbox, tmp_path, *(["--preload"] if preload else [])) as server:
@@ -66,7 +75,7 @@ def test_everything_arrives_once(worker: str, preload: bool, sandbox: Sandbox, t
         server.accounted()
 
 
-@pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])
+@pytest.mark.parametrize("worker", ["sync", pytest.param("gthread", marks=pytest.mark.long), "gevent"])
 def test_a_worker_that_is_recycled_delivers_what_it_has_queued(worker: str, sandbox: Sandbox, tmp_path: Path) -> None:
     """By its exit handler, as nothing else is sent for ten minutes."""
     options = ["--max-requests", "25", "--preload"]
@@ -75,8 +84,15 @@ def test_a_worker_that_is_recycled_delivers_what_it_has_queued(worker: str, sand
         server.ended_ones_delivered()
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
-@pytest.mark.parametrize("worker", ["sync", "gevent"])
+@pytest.mark.parametrize(
+    ("worker", "preload"),
+    [
+        pytest.param("sync", False, id="sync"),
+        pytest.param("sync", True, id="sync-preload", marks=pytest.mark.long),
+        pytest.param("gevent", False, id="gevent", marks=pytest.mark.long),
+        pytest.param("gevent", True, id="gevent-preload"),
+    ],
+)
 def test_a_living_worker_takes_over_from_a_killed_one(
     worker: str, preload: bool, sandbox: Sandbox, tmp_path: Path
 ) -> None:

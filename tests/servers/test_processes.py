@@ -88,6 +88,7 @@ CHILDREN = {
     "fork": "child = forking.Process(target=some, args=('child',)); child.start(); child.join()",
     "fork with an exception": "child = forking.Process(target=lambda: (some('child'), 1 / 0)); child.start(); child.join()",
     "pool": "with ProcessPoolExecutor(1, forking) as pool: pool.submit(some, 'child').result()",
+    "Pool": "pool = forking.Pool(1); pool.apply(some, ('child',)); pool.close(); pool.join()",
     "os.fork": "child = os.fork()\n  if not child: some('child'); sys.exit(0)\n  os.waitpid(child, 0)",
 }
 

@@ -33,8 +33,15 @@ def uvicorn(
     return serving(command, port, sandbox, folder, storage=storage, **extra)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("app", APPS)
+@pytest.mark.parametrize(
+    ("app", "workers"),
+    [
+        ("middleware", "2"),
+        ("fastapi", "1"),
+        pytest.param("middleware", "1", marks=pytest.mark.long),
+        pytest.param("fastapi", "2", marks=pytest.mark.long),
+    ],
+)
 def test_what_a_worker_has_queued_is_delivered_at_its_end(
     app: str, workers: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:

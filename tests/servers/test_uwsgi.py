@@ -61,7 +61,9 @@ def test_a_worker_that_is_recycled_delivers_what_it_has_queued(sandbox: Sandbox,
         server.ended_ones_delivered()
 
 
-@pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy-apps"])
+@pytest.mark.parametrize(
+    "lazy", [pytest.param(False, id=""), pytest.param(True, id="lazy-apps", marks=pytest.mark.long)]
+)
 def test_a_living_worker_takes_over_from_a_killed_one(lazy: bool, sandbox: Sandbox, tmp_path: Path) -> None:
     """With storage, and all it had recorded still in its queue, as the platforms were not there."""
     for name in PROVIDERS:
@@ -75,4 +77,13 @@ def test_a_living_worker_takes_over_from_a_killed_one(lazy: bool, sandbox: Sandb
         sandbox.reset()
         server.all_arrive()
         server.stop()
+        server.accounted()
+
+
+def test_without_threads_conversions_wait_for_the_end_of_the_worker(sandbox: Sandbox, tmp_path: Path) -> None:
+    """And a log line says so."""
+    with uwsgi(sandbox, tmp_path, threads=False) as server:
+        server.ready()
+        server.stop()
+        assert "Set enable-threads" in server.said()
         server.accounted()
