@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import eventflows
-from eventflows import MetaProvider
+from eventflows import GA4Provider, MetaProvider
 from eventflows.pipeline import Pipeline
 
 MARGIN = 1.0
@@ -88,9 +88,9 @@ def start(url: str, **options: Any) -> Pipeline:
     return eventflows.configure([MetaProvider("123", "abc", endpoint=url)], **options)
 
 
-def record(count: int = 3) -> None:
+def record(count: int = 3, **attributes: str) -> None:
     for number in range(count):
-        eventflows.get_tracer("app").add_event("Lead", {"user.email": f"z{number}@example.com"})
+        eventflows.get_tracer("app").add_event("Lead", {"user.email": f"z{number}@example.com", **attributes})
 
 
 WAYS = ("connect", "TLS", "answer", "dribbles the head", "dribbles the body")
@@ -136,3 +136,22 @@ def test_a_journal_that_another_process_has_locked(tmp_path: Path) -> None:
         assert not eventflows.shutdown(300)
         assert time.monotonic() - started < 0.3 + MARGIN
         other.close()
+
+
+def test_the_thread_that_ends_the_process_waits_for_two_requests_of_a_platform(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no thread can start any more (exit handlers in Python 3.12 and newer), it sends itself."""
+
+    def too_late(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with tarpit("connect") as url:
+        pipeline = eventflows.configure([GA4Provider("G-1", "abc", endpoint=url)], timeout="1s")
+        monkeypatch.setattr(threading.Thread, "start", too_late)
+        for number in range(10):  # each of another client, hence in a request of its own
+            record(1, **{"conversion.click.ga_client_id": f"1.{number + 1}"})
+        started = time.monotonic()
+        assert not eventflows.shutdown(100)
+        assert time.monotonic() - started < 2 + MARGIN
+        assert sum(pipeline.stats()["ga4"].dropped.values()) == 10

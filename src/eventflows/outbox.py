@@ -123,7 +123,7 @@ class Outbox:
                     inline = not self._call_one() and not self._threads
             if retired:
                 self._hooks.move(batch.items)
-            if inline:  # no thread can start any more, as in exit handlers
+            if inline and not self._streak:  # no thread can start any more, as in exit handlers
                 self._consume(wait=False)
 
     def _call_one(self) -> bool:
@@ -227,6 +227,8 @@ class Outbox:
                         self._sending -= 1
                         if self._closing:
                             self._call_all()
+                if not wait and self._streak:
+                    return  # this thread is somebody's who waits: no further request for a platform that does not answer
 
     def _next(self, *, wait: bool) -> Work | None:
         """The next request that may go out; None where the thread has no more to do."""
