@@ -171,3 +171,32 @@ def test_a_function_that_has_half_a_second_leaves_the_rest_in_the_journal(sandbo
     sandbox.reset()
     run(f"{START}configure()\nsome('next')\ntime.sleep(0.5)\neventflows.force_flush(20_000)", sandbox, tmp_path)
     assert all_of(sandbox, "slow", "next")
+
+
+GEVENT = """
+import gevent
+def many(name):
+    gevent.joinall([gevent.spawn(record, f"{name}-{number}") for number in range(10)], raise_error=True)
+configure()
+many("before")
+child = os.fork()
+if not child:
+    many("child")
+    sys.exit(0 if eventflows.force_flush(20_000) else 1)
+many("after")
+assert eventflows.force_flush(20_000)
+os.waitpid(child, 0)
+many("last")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("storage", [False, True], ids=["", "storage"])
+@pytest.mark.parametrize("patched", ["before", "after the import", "not"])
+def test_greenlets_and_their_forks(patched: str, storage: bool, sandbox: Sandbox, tmp_path: Path) -> None:
+    """With the standard library's threads replaced, also after our import, and with those that there are."""
+    pytest.importorskip("gevent")
+    patch = "from gevent import monkey; monkey.patch_all()\n"
+    first, then = {"before": (patch, ""), "after the import": ("", patch), "not": ("", "")}[patched]
+    done = run(f"{first}{START}{then}{GEVENT}", sandbox, tmp_path if storage else None)
+    assert all_of(sandbox, "before", "child", "after", "last"), done.stderr
