@@ -7,6 +7,8 @@ import select
 import socket
 import socketserver
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,7 @@ import trustme
 from eventflows.pools import TransportSettings, tls_context
 from eventflows.providers.base import Request, Response
 from eventflows.transport import HttpTransport
+from tests.conftest import environment
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -244,3 +247,33 @@ def test_a_proxy_that_refuses_the_tunnel_got_no_request(plain: Any) -> None:
 def test_a_proxy_that_is_not_there_got_no_request() -> None:
     response = post("https://platform.invalid/a", proxy_url="http://127.0.0.1:1")
     assert (response.status, response.sent) == (0, False)
+
+
+LATE = """
+import os, sys
+from eventflows.pools import TransportSettings
+from eventflows.providers.base import Request
+from eventflows.transport import HttpTransport
+
+def post():
+    transport = HttpTransport(TransportSettings(timeout=5, ca_file=sys.argv[2]))
+    return transport.send(Request("POST", sys.argv[1], {}, ["data"]), [b'{"n":1}'])
+
+if sys.argv[3] == "used":
+    assert post().status == 200
+from gevent import monkey
+monkey.patch_all()
+response = post()
+assert response.status == 200, response
+"""
+
+
+@pytest.mark.parametrize("before", ["used", "unused"])
+def test_tls_that_gevent_replaces_later(before: str, secure: str, ca_file: str) -> None:
+    """As in a worker of gunicorn --preload: urllib3 has taken over the class by then, and it calls itself without end."""
+    pytest.importorskip("gevent")
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, secure, ca_file, before],
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -18,8 +18,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
-from urllib3.util import parse_url
-from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.util import parse_url, ssl_
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +135,21 @@ def tls_context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.S
     authorities = DEFAULT_CA_BUNDLE_PATH if verify is True else verify
     files = (*((authorities,) if authorities else ()), *((cert,) if isinstance(cert, str) else cert or ()))
     # With the times of the files, so that a transport that is opened after one was renewed reads the new one.
-    return _tls_context(authorities, cert, tuple(os.stat(file).st_mtime_ns for file in files))
+    return _tls_context(ssl.SSLContext, authorities, cert, tuple(os.stat(file).st_mtime_ns for file in files))
 
 
 @lru_cache(maxsize=16)
 def _tls_context(
+    kind: type[ssl.SSLContext],
     authorities: str | bool,
     cert: str | tuple[str, str] | None,
     _changed: tuple[int, ...],
 ) -> ssl.SSLContext:
+    # gevent may have replaced the class after urllib3 took it over, as in a worker of gunicorn --preload; the old one, its
+    # name gone, calls itself without end.
+    ssl_.SSLContext = kind  # type: ignore[assignment]
     # Whether `ssl` compares the host's name or urllib3 does so itself depends on its version.
-    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if authorities else ssl.CERT_NONE)
+    context = ssl_.create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if authorities else ssl.CERT_NONE)
     if isinstance(authorities, str):
         folder = os.path.isdir(authorities)
         context.load_verify_locations(None if folder else authorities, authorities if folder else None)
