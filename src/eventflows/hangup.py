@@ -7,15 +7,15 @@ uWSGI's masters have handlers of their own.
 from __future__ import annotations
 
 import os
+import queue  # and not its names, which gevent may replace only after the fork
 import signal
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any
 
 from .log import logger
 
-_bell: SimpleQueue[None] = SimpleQueue()  # whose `put` a signal handler may interrupt and call again
+_bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # whose `put` a signal handler may interrupt and call again
 _former: Any = None
 _pid = 0
 _reload: Callable[[], None] | None = None
@@ -50,7 +50,7 @@ def ignore() -> None:
 def _start() -> None:
     global _bell, _pid
     if _pid != os.getpid():  # a forked child has its parent's handler, and not its thread
-        _pid, _bell = os.getpid(), SimpleQueue()
+        _pid, _bell = os.getpid(), queue.SimpleQueue()
         threading.Thread(target=_run, args=(_bell,), name="EventFlows-reload", daemon=True).start()
 
 
@@ -61,7 +61,7 @@ def _hung_up(number: int, frame: Any) -> None:
         _former(number, frame)
 
 
-def _run(bell: SimpleQueue[None]) -> None:
+def _run(bell: queue.SimpleQueue[None]) -> None:
     while True:
         bell.get()
         if (reload := _reload) is not None:
