@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 import eventflows
 from eventflows import ConfigurationError, ConsoleProvider, MetaProvider, RedditProvider, journal
 from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
 from tests.conftest import environment
+from tests.servers.running import free_port
 
 FAST = "retry_on_failure: {initial_interval: 50ms, max_interval: 200ms}\nsending_queue: {flush_interval: 50ms, %s}\n"
 
@@ -396,3 +398,42 @@ def test_off_the_main_thread_it_says_that_there_can_be_no_handler(file: File, ca
     thread.start()
     thread.join()
     assert "call eventflows.configure on the main thread" in caplog.text
+
+
+GUNICORN = """
+import os, eventflows
+pipeline = eventflows.configure(config=os.environ["FILE"])
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{os.getpid()} {','.join(pipeline.stats())}".encode()]
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_a_worker_of_gunicorn_reloads_by_its_own_sighup(file: File, tmp_path: Path) -> None:
+    """Its master's goes on to replace the workers."""
+    pytest.importorskip("gunicorn")
+    (tmp_path / "wsgi.py").write_text(GUNICORN)
+    file.write(META, "reload_on_sighup: true")
+    port = free_port()
+    command = ["gunicorn", "wsgi:application", "-w", "1", "-b", f"127.0.0.1:{port}", "--chdir", str(tmp_path)]
+    process = subprocess.Popen(command, env=environment(FILE=str(file.path)), stderr=subprocess.DEVNULL)
+
+    def answer() -> tuple[int, str]:
+        try:
+            pid, names = requests.get(f"http://127.0.0.1:{port}/", timeout=5).text.split()
+        except requests.RequestException:
+            return 0, ""
+        return int(pid), names
+
+    try:
+        until(lambda: answer()[1] == "meta")
+        worker, _ = answer()
+        file.write(META + REDDIT, "reload_on_sighup: true")
+        os.kill(worker, signal.SIGHUP)
+        until(lambda: answer() == (worker, "meta,reddit"))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: answer()[0] not in (0, worker) and answer()[1] == "meta,reddit")
+    finally:
+        process.terminate()
+        process.wait(20)
