@@ -437,3 +437,24 @@ def test_a_worker_of_gunicorn_reloads_by_its_own_sighup(file: File, tmp_path: Pa
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_what_is_owed_to_a_provider_that_is_configured_no_more_is_said_at_start(
+    stored: File, sandbox: Sandbox, caplog: Any
+) -> None:
+    """It waits in the storage, and is delivered once the provider is there again."""
+    sandbox.fault("meta", status=503, times=1000)
+    pipeline = stored.start(META + REDDIT)
+    pipeline.record("Purchase", purchase(1))
+    pipeline.record("Purchase", purchase(2))
+    until(lambda: pipeline.stats()["meta"].attempts > 0)
+    eventflows.shutdown(3_000)
+    stored.start(REDDIT)
+    until(
+        lambda: "meta: 2 conversions in the storage are owed to this provider, which is not configured" in caplog.text
+    )
+    eventflows.shutdown(3_000)
+    with Sandbox() as fresh:
+        stored._head = stored._head.replace(sandbox.url, fresh.url)
+        pipeline = stored.start(META)
+        until(lambda: orders(fresh) == {"1": 1, "2": 1})

@@ -13,6 +13,10 @@ _MAX_KEYS = 1000
 # Of a lane: its provider, and then as each says.
 FULL = "%s: queue full (%d): {count} conversions dropped, the newest. Set sending_queue.storage, or raise queue_size"
 LEFT = "%s: {count} conversions dropped at the end of shutdown. Give it more time, or set sending_queue.storage"
+NOT_CONFIGURED = (
+    "%s: {count} conversions in the storage are owed to this provider, which is not configured: they wait there. Configure it, "
+    "or let the retention forget them"
+)
 UNREADABLE = "%s: the storage cannot be read (%s): conversions on disk wait there. Look at the folder and its disk"
 UNWRITTEN = (
     "%s: {count} outcomes cannot be written to the storage (%s): tried again every few seconds; should the process end before, "

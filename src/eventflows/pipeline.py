@@ -26,7 +26,7 @@ from .intake import Arrival, Intake
 from .journal import Journal
 from .lane import Lane
 from .lanes import Lanes
-from .log import Notices, logger
+from .log import NOT_CONFIGURED, Notices, logger
 from .providers.base import Provider
 from .routing import Seen
 from .sealing import Event, record, seal, shown
@@ -264,6 +264,10 @@ class Pipeline:
     def _recovered(self, journal: Journal) -> None:
         for lane in self._lanes:
             lane.recover(journal)
+        known = {lane.provider.name for lane in self._lanes}
+        for name, count in journal.owed().items():
+            if count and name not in known:
+                self._notices.warn(f"owed to {name}", NOT_CONFIGURED, name, count=count)
 
     def _tend(self) -> None:
         for lane in self._lanes:
