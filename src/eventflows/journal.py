@@ -197,11 +197,13 @@ class Journal:
 
     def owed(self) -> dict[str, int]:
         """Provider → how many events owe it an outcome."""
-        count = "SELECT count(*) FROM event AS e WHERE instr(',' || e.owed || ',', ?)"
+        query = (
+            "SELECT count(*) FROM event AS e WHERE instr(',' || e.owed || ',', ?)"
+            " AND NOT EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = e.seq AND o.provider = ?)"
+        )
         with self._reading:
             lists = self._reader.execute("SELECT DISTINCT owed FROM event").fetchall()
             names = sorted({name for (listed,) in lists for name in listed.split(",")})
-            query = f"{count} AND NOT EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = e.seq AND o.provider = ?)"
             return {name: int(self._reader.execute(query, (f",{name},", name)).fetchone()[0]) for name in names}
 
     def count_pending(self) -> int:
