@@ -213,6 +213,17 @@ def test_retry_after_in_both_forms() -> None:
     assert RetryPolicy().wait(1, 120.0) == 120
 
 
+@pytest.mark.parametrize("header", ["99999999999", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_no_retry_after_stops_a_lane_for_good(header: str) -> None:
+    """The wait must be one that a lock takes as a timeout, too."""
+    assert retry_after_seconds(header, 1_795_500_000.0) == 86_400
+
+
+@pytest.mark.parametrize("header", ["\xb2", "-5", "1.5", " "])
+def test_a_retry_after_that_is_none_is_ignored(header: str) -> None:
+    assert retry_after_seconds(header, 1_795_500_000.0) is None
+
+
 def test_refused_credentials_are_tried_ever_more_rarely() -> None:
     assert [RetryPolicy().pause(denials) for denials in (1, 2, 3, 20)] == [30, 60, 120, 900]
 

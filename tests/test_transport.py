@@ -16,7 +16,7 @@ import pytest
 import eventflows
 from eventflows import GA4Provider, MetaProvider
 from eventflows.pools import TransportSettings
-from eventflows.providers.base import Request
+from eventflows.providers.base import Request, Response
 from eventflows.transport import HttpTransport, all_headers, secret_url
 
 
@@ -135,17 +135,43 @@ def test_a_refused_connection_was_never_sent(transport: HttpTransport) -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf"])
 def test_an_answer_that_breaks_off_may_have_been_taken(answer: bytes, transport: HttpTransport) -> None:
+    response = answered(answer, transport)
+    assert (response.status, response.sent) == (0, True)
+
+
+def test_an_answer_without_an_end_is_not_read_to_the_end(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventflows.transport._MOST", 100_000)
+    response = answered(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 500_000, transport)
+    assert (response.status, response.sent) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 429 No\r\nRetry-After: \xb2\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 500 No\r\n\r\n" + b"[" * 99_999,
+    ],
+)
+def test_what_cannot_be_made_out_in_an_answer_leaves_its_status(answer: bytes, transport: HttpTransport) -> None:
+    response = answered(answer, transport)
+    assert (response.status in (429, 500), response.sent, response.retry_after) == (True, True, None)
+
+
+def answered(answer: bytes, transport: HttpTransport) -> Response:
+    """What the transport makes of these bytes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             connection, _ = listener.accept()
             connection.recv(65_536)
-            connection.sendall(answer)
+            with contextlib.suppress(OSError):
+                connection.sendall(answer)
             connection.close()
 
         threading.Thread(target=serve, daemon=True).start()
-        response = transport.send(post(f"http://127.0.0.1:{listener.getsockname()[1]}/"), EVENTS)
-    assert (response.status, response.sent) == (0, True)
+        return transport.send(post(f"http://127.0.0.1:{listener.getsockname()[1]}/"), EVENTS)
 
 
 class Forgetful:

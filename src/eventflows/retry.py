@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 
 PAUSE_SECONDS = 30.0
 MAX_PAUSE_SECONDS = 900.0
+MAX_RETRY_AFTER_SECONDS = 86_400.0
+"""A platform that asks for more is asked again after a day: no number from outside may stop a lane for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,13 @@ def retry_after_seconds(header: str | None, now: float) -> float | None:
     """
     if not header:
         return None
-    if header.strip().isdigit():
-        return float(header.strip())
-    try:
-        date = parsedate_to_datetime(header)
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp() - now)
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        try:
+            date = parsedate_to_datetime(text)
+        except (TypeError, ValueError):
+            return None
+        seconds = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp() - now
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)

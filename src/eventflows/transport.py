@@ -10,7 +10,7 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPResponse
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TextIO, cast
 from urllib.parse import quote
@@ -114,7 +114,7 @@ class HttpTransport:
             return Response(0, error=_why_not_connected(problem, route), sent=False)
         try:
             return _answer(connection, method, head, body, self._timeout)
-        except (HTTPException, OSError) as problem:
+        except Exception as problem:  # noqa: BLE001 reason: whatever an answer is, the request was sent, and the connection is spoilt
             connection.close()
             dropped = reused and isinstance(problem, ConnectionError)
             return Response(0, error=_why_no_answer(problem), dropped=dropped)
@@ -148,6 +148,7 @@ class _Answering(io.RawIOBase):
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._sock = sock
         self._deadline = time.monotonic() + seconds
+        self._room = _MOST
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """As `HTTPResponse` asks a socket."""
@@ -160,7 +161,11 @@ class _Answering(io.RawIOBase):
         if (left := self._deadline - time.monotonic()) <= 0:
             raise TimeoutError
         self._sock.settimeout(left)
-        return self._sock.recv_into(buffer)
+        count = self._sock.recv_into(buffer)
+        self._room -= count
+        if self._room < 0:
+            raise OSError("an answer without an end")
+        return count
 
 
 def _answer(connection: HTTPConnection, method: str, head: bytes, body: bytes, seconds: float) -> Response:
@@ -186,6 +191,7 @@ def _answer(connection: HTTPConnection, method: str, head: bytes, body: bytes, s
     )
 
 
+_MOST = 32 * 1024 * 1024  # bytes of an answer; a platform's has some hundred
 _SMALL = 65_536  # so many bytes are copied in less time than a packet of their own takes
 
 
@@ -219,7 +225,7 @@ def _why_no_answer(problem: Exception) -> str:
 def _parsed(content: bytes) -> Any:
     try:
         return json.loads(content) if content else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
