@@ -155,3 +155,31 @@ def test_the_thread_that_ends_the_process_waits_for_two_requests_of_a_platform(
         assert not eventflows.shutdown(100)
         assert time.monotonic() - started < 2 + MARGIN
         assert sum(pipeline.stats()["ga4"].dropped.values()) == 10
+
+
+def test_a_shutdown_that_does_not_wait_for_what_is_being_read_does_not_say_that_all_is_settled() -> None:
+    """The intake's thread has taken the event from the queue, and comes to closed lanes with it."""
+    pipeline = eventflows.configure([MetaProvider("123", "abc", endpoint="http://127.0.0.1:9")])
+    reading, on = threading.Event(), threading.Event()
+
+    def first() -> None:
+        reading.set()
+        on.wait(5)
+
+    pipeline.at_first = first
+    eventflows.get_tracer("app").add_event("Lead", {"user.id": "u1"})
+    assert reading.wait(5)
+    settled = pipeline.shutdown(0)
+    on.set()
+    assert not settled
+
+
+def test_a_flush_after_the_shutdown_does_not_wait_for_what_is_left_in_the_journal(tmp_path: Path) -> None:
+    pipeline = eventflows.configure(
+        [MetaProvider("123", "abc", endpoint="http://127.0.0.1:9")], sending_queue={"storage": str(tmp_path)}
+    )
+    eventflows.get_tracer("app").add_event("Lead", {"user.id": "u1"})
+    assert not pipeline.shutdown(100)
+    before = time.monotonic()
+    assert not pipeline.force_flush(30_000)
+    assert time.monotonic() - before < 10

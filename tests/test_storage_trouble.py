@@ -170,3 +170,37 @@ def test_a_folder_that_is_removed_is_made_again(
     assert eventflows.force_flush(5_000)
     assert arrived(sandbox) == ["after", "before"]
     assert outcomes(folder) == {"after": "delivered"}
+
+
+def test_a_signal_handler_may_record_while_its_thread_writes(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Both are in the journal, each with a number of its own."""
+    start(sandbox.url, tmp_path)
+    record("first")
+    assert eventflows.force_flush(5_000)
+    (held,) = storage_of(eventflows.running.current()).journals()
+    within = [True]
+
+    class Interrupted:
+        def __init__(self, real: Any) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+        def execute(self, statement: str, values: Any = ()) -> Any:
+            if statement.startswith("INSERT INTO event") and within:
+                within.clear()
+                record("from the handler")
+            return self._real.execute(statement, values)
+
+    held._writer = Interrupted(held._writer)  # type: ignore[assignment]
+    record("interrupted")
+    assert {told.id for told in journal.told(tmp_path)} == {"first", "interrupted", "from the handler"}
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["first", "from the handler", "interrupted"]
+
+
+def storage_of(pipeline: Any) -> storage.Storage:
+    found = pipeline._storage
+    assert isinstance(found, storage.Storage)
+    return found

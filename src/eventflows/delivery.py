@@ -11,14 +11,14 @@ answer ─ delivered ───────────────────�
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import payload
 from .conversion import Conversion
 from .journal import Journal
-from .mapping import Written, expired
+from .mapping import NotSent, Written, encode, expired
 from .providers.base import DELIVERED, Outcome, Provider, Request, Response, Status
 from .stats import ERASED
 
@@ -130,6 +130,37 @@ def _outcomes(provider: Provider, response: Response, batch: Sequence[Item]) -> 
     if len(outcomes) != len(batch):
         return [Outcome(Status.RETRY, "unreadable answer (wrong count)")] * len(batch)
     return outcomes
+
+
+def prepare(
+    provider: Provider,
+    entries: Sequence[Entry],
+    effective: Callable[[Conversion], Conversion],
+    filtered: Callable[[Conversion], str | None],
+    now: int,
+) -> tuple[list[Item], list[Settled]]:
+    """The entries as the platform wants them now, and the outcomes of those that need no request.
+
+    Args:
+        effective: The conversion with the choices of consent that hold now.
+        filtered: Why the provider does not get it, if so.
+    """
+    items: list[Item] = []
+    settled = [Settled(entry, "filtered", ERASED) for entry in erased(entries)]
+    gone = {id(one.entry) for one in settled}
+    for entry in entries:
+        if id(entry) in gone:
+            continue
+        conversion = effective(entry.conversion)
+        if (reason := filtered(conversion)) is not None:
+            settled.append(Settled(entry, "filtered", reason))
+            continue
+        result = encode(provider, conversion, now)
+        if isinstance(result, NotSent):
+            settled.append(Settled(entry, result.status, result.reason))
+        else:
+            items.append(Item(entry, result))
+    return items, settled
 
 
 def requests_of(provider: Provider, items: Iterable[Item]) -> list[Batch]:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,6 +121,7 @@ class Journal:
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
         (last,) = self._writer.execute(_LAST).fetchone()
         self.found_through = self._appended = int(last)
+        self._numbers = count(self._appended + 1)
         self._underway: set[int] = set()
 
     def append(self, event: Event, owed: str, left: int) -> int:
@@ -134,10 +136,13 @@ class Journal:
         """
         body, order_id = dump(event), event.order_id
         with self._writing:
-            seq = self._appended + 1
-            self._writer.execute(_INSERT, (seq, event.id, event.name, order_id, time.time_ns(), owed, left, body))
-            self._appended = seq
+            self._appended = seq = next(self._numbers)  # a signal handler may append in here; its number is another
             self._underway.add(seq)
+            try:
+                self._writer.execute(_INSERT, (seq, event.id, event.name, order_id, time.time_ns(), owed, left, body))
+            except BaseException:  # also one that a signal handler raises
+                self._underway.discard(seq)
+                raise
             return seq
 
     def offered(self, seq: int) -> None:

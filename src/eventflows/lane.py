@@ -15,15 +15,14 @@ from typing import Any
 from . import routing
 from .backlog import Backlog
 from .conversion import Conversion
-from .delivery import Entry, Item, Settled, erased, outdated, requests_of
+from .delivery import Entry, Item, Settled, outdated, prepare, requests_of
 from .journal import Journal, Row
 from .log import FULL, LEFT, UNREADABLE, Notices, logger, tell_held, tell_lost, tell_trouble
-from .mapping import NotSent, count_match_keys, encode
+from .mapping import count_match_keys
 from .model import LaneSettings
 from .outbox import RECOVERED, Hooks, Outbox
 from .outcomes import Outcomes
 from .pace import Pace
-from .providers.base import Provider
 from .sdk import Batcher, InlineBatcher, start_batcher
 from .stats import AFTER_SHUTDOWN, ERASED, QUEUE_FULL, UNDELIVERED, Ledger, ProviderStats, Tally
 from .telemetry import Telemetry
@@ -212,9 +211,16 @@ class Lane:
             self._batcher.flush_soon()
 
     def wait_settled(self, deadline: float) -> bool:
-        """Wait until nothing is pending or the deadline (of `time.monotonic`) has come; True where nothing is pending."""
+        """Wait until nothing is pending or the deadline (of `time.monotonic`) has come; True where nothing is pending.
+
+        What is on disk only when the lane is closed is for the next process, and not waited for.
+        """
         with self._changed:
-            while self._pending and (left := deadline - time.monotonic()) > 0:
+            while (
+                self._pending
+                and not (self._closed and self._in_memory <= 0)
+                and (left := deadline - time.monotonic()) > 0
+            ):
                 self.flush_soon()  # again and again, as the SDK's thread may lose a wake-up
                 self._changed.wait(min(left, 0.05))
             return self._pending == 0
@@ -311,7 +317,8 @@ class Lane:
             provider, outbox, log_only = self.provider, self._outbox, self.log_only
         try:
             tell_held()
-            items, settled = self._prepare(entries, provider)
+            effective = self.given.consent.effective
+            items, settled = prepare(provider, entries, effective, self.filtered, time.time_ns())
             self._settle(settled)
             self._count_match_keys(items)
             requests = requests_of(provider, items)
@@ -326,26 +333,6 @@ class Lane:
             done = {id(one.entry) for one in settled}
             reason = f"internal error ({type(problem).__name__})"
             self._settle([Settled(entry, "dropped", reason) for entry in entries if id(entry) not in done])
-
-    def _prepare(self, entries: Sequence[Entry], provider: Provider) -> tuple[list[Item], list[Settled]]:
-        """The entries as the platform wants them now, and the outcomes of those that need no request."""
-        now = time.time_ns()
-        items: list[Item] = []
-        settled = [Settled(entry, "filtered", ERASED) for entry in erased(entries)]
-        gone = {id(one.entry) for one in settled}
-        for entry in entries:
-            if id(entry) in gone:
-                continue
-            effective = self.given.consent.effective(entry.conversion)
-            if (reason := self.filtered(effective)) is not None:
-                settled.append(Settled(entry, "filtered", reason))
-                continue
-            result = encode(provider, effective, now)
-            if isinstance(result, NotSent):
-                settled.append(Settled(entry, result.status, result.reason))
-            else:
-                items.append(Item(entry, result))
-        return items, settled
 
     def _count_match_keys(self, items: Sequence[Item]) -> None:
         if self._telemetry is not None:

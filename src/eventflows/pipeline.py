@@ -370,7 +370,7 @@ class Pipeline:
                 return True
             self.is_shut_down = True
         self._waiting.close()
-        self._intake.drain(deadline)
+        drained = self._intake.drain(deadline)  # else some are on their way to lanes that are closed by now
         for lane in self._lanes:
             lane.close_soon()
         self._intake.close()
@@ -378,7 +378,7 @@ class Pipeline:
         for detach in self._routes.values():
             detach()
         self._routes.clear()
-        settled = all([lane.close(deadline) for lane in self._lanes]) and not left
+        settled = all([lane.close(deadline) for lane in self._lanes]) and drained and not left
         if self._telemetry is not None:
             self._telemetry.ended()
         if self._storage is not None:
