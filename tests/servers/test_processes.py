@@ -200,3 +200,51 @@ def test_greenlets_and_their_forks(patched: str, storage: bool, sandbox: Sandbox
     first, then = {"before": (patch, ""), "after the import": ("", patch), "not": ("", "")}[patched]
     done = run(f"{first}{START}{then}{GEVENT}", sandbox, tmp_path if storage else None)
     assert all_of(sandbox, "before", "child", "after", "last"), done.stderr
+
+
+FORKING = """
+import threading
+configure()
+record("first")  # a fork in the midst of an import would copy Python's own lock of the module
+eventflows.force_flush(20_000)
+over = threading.Event()
+def write(name):
+    number = 0
+    while not over.wait(0.001):
+        record(f"{name}-{number}")
+        number += 1
+threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b")]
+for thread in threads:
+    thread.start()
+children = []
+for number in range(int(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        record(f"child-{number}")
+        os._exit(0 if eventflows.force_flush(20_000) else 1)
+    children.append(child)
+    time.sleep(0.02)
+deadline = time.monotonic() + 40
+while children and time.monotonic() < deadline:
+    children = [child for child in children if os.waitpid(child, os.WNOHANG) == (0, 0)]
+    time.sleep(0.01)
+for child in children:
+    os.kill(child, signal.SIGKILL)
+over.set()
+print(len(children))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_no_child_finds_a_lock_that_nobody_opens(
+    sandbox: Sandbox, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Forked while threads write to the storage: SQLite has locks of its own, which a fork would copy as they are."""
+    count = 200 if request.config.getoption("--long") else 20
+    settings = {"SHOP_SANDBOX": sandbox.url, "PYTHONPATH": str(ROOT), "SHOP_STORAGE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", START + FORKING, str(count)],
+        env=environment(**settings), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout == "0\n", f"children hang: {done.stdout} {done.stderr}"
+    assert {f"child-{number}" for number in range(count)} <= set(arrived(sandbox, "meta"))
