@@ -24,7 +24,7 @@ from typing import Any
 from . import environments
 from .figures import Samples
 from .measure import child_environment, tag, tell
-from .peers import destinations
+from .ours import destinations
 from .sink import ROOT, Sink
 
 THREADS = 8

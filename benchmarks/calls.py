@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import workloads
-from .peers import Client, Record
+from .client import Client, Record
 from .sink import Control
 from .workloads import Order
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import workloads
-from .peers import Client
+from .client import Client
 from .sink import Control
 from .workloads import Order
 

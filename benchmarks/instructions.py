@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from . import environments, workloads
+from .client import Client
 from .measure import child_environment, tag, tell
-from .peers import PEERS, Client
+from .peers import PEERS
 from .sink import ROOT, Control, Sink
 
 REFERENCE = Path(__file__).with_name("instructions.json")

@@ -24,7 +24,7 @@ from eventflows.routing import filtered
 from eventflows.transport import HttpTransport
 
 from . import workloads
-from .peers import attributes, destinations
+from .ours import attributes, destinations
 from .sink import Sink
 
 EVENTS, PORTION, ROUNDS = 10_000, 1_000, 5

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import workloads
-from .peers import BATCH, attributes, destinations
+from .client import BATCH
+from .ours import attributes, destinations
 from .sink import Control
 
 PLATFORMS = ("meta", "tiktok", "reddit", "ga4")

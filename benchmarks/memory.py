@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import workloads
-from .peers import Client
+from .client import Client
 from .sink import Control
 
 

@@ -151,15 +151,15 @@ def killed(peer: str, sink: Sink, folder: str) -> tuple[App, dict[str, Any]]:
     running.record(began + 5)
     running.kill()
     sink.control.mode()
-    return running, start_again(running, peer, sink, folder)
+    return running, start_again(running, peer, sink, folder, 10)
 
 
-def start_again(before: App, peer: str, sink: Sink, folder: str) -> dict[str, Any]:
-    """Another process of the app, with nothing new to record, for ten seconds or until everything is there."""
+def start_again(before: App, peer: str, sink: Sink, folder: str, patience: float = PATIENCE) -> dict[str, Any]:
+    """Another process of the app, with nothing new to record, for so many seconds or until everything is there."""
     again = App(peer, sink, folder, 0)
     again.go()
     again.record()
-    sink.control.wait(len(before.recorded), 10)
+    sink.control.wait(len(before.recorded), patience)
     return again.end()
 
 

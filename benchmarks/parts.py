@@ -60,7 +60,7 @@ def calls(sink: Sink, options: Options, *, caller: bool = True, delivered: bool 
         params = {"counts": mine, "rate": PACE, "cdnow": options.cdnow}
         if mine:
             jobs.append(Job(name, "calls", peer.environment, name, params))
-    return rounds(jobs, sink, options.rounds(4, 1), "calls")
+    return rounds(jobs, sink, options.rounds(3, 1), "calls")
 
 
 def limits(sink: Sink, options: Options) -> Samples:
