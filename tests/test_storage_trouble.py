@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import eventflows
 from eventflows import journal, storage
 from eventflows.backlog import Backlog
 from eventflows.sandbox import Sandbox
+from tests.conftest import environment
 
 from .test_pipeline import adds_up
 from .test_storage import arrived, outcomes, record, run, start, until
@@ -198,6 +201,27 @@ def test_a_signal_handler_may_record_while_its_thread_writes(sandbox: Sandbox, t
     assert {told.id for told in journal.told(tmp_path)} == {"first", "interrupted", "from the handler"}
     assert eventflows.force_flush(5_000)
     assert arrived(sandbox) == ["first", "from the handler", "interrupted"]
+
+
+LATE = """
+import atexit, sys
+import eventflows
+from eventflows import MetaProvider
+def last():
+    for number in range(3):
+        eventflows.running.current().record("Lead", {"user.id": "u1", "event_id": f"late{number}"})
+atexit.register(last)
+eventflows.configure([MetaProvider("123", "abc", endpoint=sys.argv[1] + "/meta")], sending_queue={"storage": sys.argv[2]})
+eventflows.get_tracer("app").add_event("Lead", {"user.id": "u1", "event_id": "in time"})
+"""
+
+
+def test_what_is_recorded_after_the_end_is_delivered_by_the_next_process(sandbox: Sandbox, tmp_path: Path) -> None:
+    """As by an exit handler that runs after ours."""
+    subprocess.run([sys.executable, "-c", LATE, sandbox.url, str(tmp_path)], env=environment(), timeout=60, check=True)
+    assert arrived(sandbox) == ["in time"]
+    start(sandbox.url, tmp_path)
+    until(lambda: arrived(sandbox) == ["in time", "late0", "late1", "late2"])
 
 
 def storage_of(pipeline: Any) -> storage.Storage:

@@ -74,6 +74,8 @@ class Storage:
         if self._not_before > time.monotonic():
             return Arrival(event, owed=owed)
         try:
+            if self._closed:
+                return self._keep_for_the_next(event, owed, left)
             own = self._own or self._open()
             seq = own.append(event, owed, left)
         except (sqlite3.Error, OSError) as problem:
@@ -87,11 +89,18 @@ class Storage:
             self._notices.warn("again", "the storage takes conversions again")
         return Arrival(event, own, seq, owed)
 
+    def _keep_for_the_next(self, event: Event, owed: str, left: int) -> Arrival:
+        """Write down what is recorded after the end, as by another exit handler, and let go of the journal at once."""
+        with self._opening:
+            own = take(self._folder) or create(self._folder)
+            try:
+                return Arrival(event, own, own.append(event, owed, left), owed)
+            finally:
+                give_back(own)
+
     def _open(self) -> Journal:
         with self._opening:
             if self._own is None:
-                if self._closed:
-                    raise OSError("it is closed")
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._own = own = take(self._folder) or create(self._folder)
                 if own.found_through and own.count_pending():
