@@ -303,12 +303,13 @@ def test_events_after_shutdown_are_counted_and_do_not_raise(sandbox: Sandbox) ->
     assert pipeline.stats()["meta"].dropped == {"recorded after shutdown": 1}
 
 
-def test_the_thread_starts_with_the_first_conversion(sandbox: Sandbox) -> None:
+def test_the_threads_start_with_the_first_conversion(sandbox: Sandbox) -> None:
+    before = set(threading.enumerate())
     pipeline = meta_only(sandbox)
-    before = {thread.name for thread in threading.enumerate()}
-    assert not [name for name in before if "EventFlows" in name]
     pipeline.record("cache.miss", {})
-    assert before == {thread.name for thread in threading.enumerate()}
+    assert not [thread.name for thread in set(threading.enumerate()) - before if "EventFlows" in thread.name]
+    pipeline.record("Lead", LEAD)
+    assert [thread.name for thread in set(threading.enumerate()) - before if "EventFlows" in thread.name]
 
 
 def test_a_shut_down_pipeline_leaves_the_providers_and_a_new_one_takes_over(sandbox: Sandbox) -> None:
