@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import socket
@@ -93,19 +94,22 @@ def measure(sink: Sink, rounds: int, seconds: float) -> Samples:
                 tell(f"app: round {number + 1} of {rounds}: {mix}, {variant}")
                 sink.control.mode()
                 sink.control.forget()
-                with serving(factory.format(sink=sink.url)) as port:
+                with serving(factory.format(sink=sink.url)) as (port, server):
                     load(port, every, min(1.0, seconds))
-                    before = sink.control.report()["arrived"]
+                    before, used = sink.control.report()["arrived"], processor_seconds(server)
                     per_second = load(port, every, seconds)
                     time.sleep(1.5)
                     arrived = sink.control.report()["arrived"] - before
-                samples.setdefault(f"{mix}, {variant}", []).append({"rate": per_second, "delivered": arrived / seconds})
+                    cpu = (processor_seconds(server) - used) * 1e6 / (per_second * seconds)
+                found = {"rate": per_second, "cpu": cpu, "delivered": arrived / seconds}
+                samples.setdefault(f"{mix}, {variant}", []).append(found)
     tell("")
     return samples
 
 
 @contextmanager
-def serving(factory: str) -> Iterator[int]:
+def serving(factory: str) -> Iterator[tuple[int, int]]:
+    """Port and process id of a running server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -121,10 +125,17 @@ def serving(factory: str) -> Iterator[int]:
                 break
             except OSError:
                 time.sleep(0.05)
-        yield port
+        yield port, server.pid
     finally:
         server.terminate()
         server.wait(60)
+
+
+def processor_seconds(server: int) -> float:
+    """Of the server's worker so far."""
+    workers = Path(f"/proc/{server}/task/{server}/children").read_text(encoding="ascii").split()
+    fields = [Path(f"/proc/{worker}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for worker in workers]
+    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def load(port: int, every: int, seconds: float) -> float:

@@ -224,8 +224,14 @@ def app(results: dict[str, Any]) -> str:
         pairs = zip(values(with_ours, "rate"), values(without, "rate"), strict=False)
         lost = cell((1 - mine / theirs) * 100 for mine, theirs in pairs)
         rates = [cell(values(found, "rate")) for found in (without, with_ours)]
-        rows.append([mix, *rates, lost, cell(values(with_ours, "delivered"))])
-    head = ["the Flask example", "requests/s without", "with EventFlows", "lost, %", "events/s delivered, 3 providers"]
+        cpus = [cell(values(found, "cpu")) for found in (without, with_ours)]
+        rows.append([mix, *rates, lost, *cpus, cell(values(with_ours, "delivered"))])
+    head = [
+        "the Flask example",
+        *("requests/s without", "with EventFlows", "lost, %"),
+        *("CPU per request without, µs", "with EventFlows, µs"),
+        "events/s delivered, 3 providers",
+    ]
     return "The app under the highest load\n\n" + table(head, rows)
 
 
