@@ -13,7 +13,12 @@ from .recording import configure, record
 folder = Path(os.environ["SHOP_BROKER"])
 app = Celery("shop", broker="filesystem://")
 queue = str(folder / "queue")
-app.conf.broker_transport_options = {"data_folder_in": queue, "data_folder_out": queue, "polling_interval": 0.05}
+app.conf.broker_transport_options = {
+    "data_folder_in": queue,
+    "data_folder_out": queue,
+    "control_folder": str(folder / "control"),
+    "polling_interval": 0.05,
+}
 app.conf.worker_prefetch_multiplier = 1
 configure()
 

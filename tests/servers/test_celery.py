@@ -26,7 +26,11 @@ class Tasks:
         self.server = server
         self._app = celery.Celery("client", broker="filesystem://")
         queue = str(folder / "queue")
-        self._app.conf.broker_transport_options = {"data_folder_in": queue, "data_folder_out": queue}
+        self._app.conf.broker_transport_options = {
+            "data_folder_in": queue,
+            "data_folder_out": queue,
+            "control_folder": str(folder / "control"),
+        }
 
     def send(self, name: str, count: int, *, die: bool = False) -> None:
         """Have so many orders recorded, and wait until they are.
