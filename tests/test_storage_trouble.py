@@ -139,12 +139,12 @@ def test_who_is_erased_while_the_event_is_on_disk_only_is_not_waited_for(sandbox
     pipeline = start(sandbox.url, tmp_path, queue_size=2)
     record(*(f"m{number}" for number in range(10)))
     until(lambda: pipeline.stats()["meta"].attempts > 0)
-    assert journal.erase(tmp_path, lambda event: event.id not in ("m0", "m5")) == 8
+    assert journal.erase(tmp_path, lambda event: event.id not in ("m0", "m1", "m5")) == 7
     sandbox.reset()
     assert eventflows.force_flush(10_000)
-    assert arrived(sandbox) == ["m0", "m5"]
+    assert arrived(sandbox) == ["m0", "m1", "m5"]
     stats = pipeline.stats()["meta"]
-    assert (stats.captured, stats.delivered, stats.filtered) == (10, 2, {"erased": 8})
+    assert (stats.captured, stats.delivered, stats.filtered) == (10, 3, {"erased": 7})
     assert adds_up(stats)
 
 
