@@ -30,7 +30,7 @@ class QueueSettings:
     """
 
     queue_size: int = 10_000
-    flush_interval: float = 1.0
+    flush_interval: float = 0.2
     num_consumers: int = 32
     storage: str | None = None
     retention: float = 30 * 86_400.0
