@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import eventflows
 from eventflows import journal, storage
 from eventflows.backlog import Backlog
 from eventflows.sandbox import Sandbox
+from eventflows.sealing import Event
 from tests.conftest import environment
 
 from .test_pipeline import adds_up
@@ -146,6 +148,23 @@ def test_who_is_erased_while_the_event_is_on_disk_only_is_not_waited_for(sandbox
     stats = pipeline.stats()["meta"]
     assert (stats.captured, stats.delivered, stats.filtered) == (10, 3, {"erased": 7})
     assert adds_up(stats)
+
+
+def test_nobody_waits_while_the_storage_is_searched_for_a_person(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What the app records meanwhile is on disk as ever, and at once."""
+    start(sandbox.url, tmp_path, flush_interval="10m")
+    record("hers")
+    seconds: list[float] = []
+
+    def matches(event: Event) -> bool:
+        before = time.monotonic()
+        record("meanwhile")
+        seconds.append(time.monotonic() - before)
+        return event.id == "hers"
+
+    assert journal.erase(tmp_path, matches) == 1
+    assert max(seconds) < journal.BUSY_SECONDS / 2
+    assert outcomes(tmp_path) == {"meanwhile": "pending"}
 
 
 def test_what_waits_longer_than_the_retention_is_still_delivered(

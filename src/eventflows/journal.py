@@ -379,12 +379,13 @@ def erase(folder: Path, matches: Callable[[Event], bool]) -> int:
     for path in files(folder):
         db = connect(path)
         try:
+            query = "SELECT seq, body FROM event UNION ALL SELECT seq, body FROM history WHERE body IS NOT NULL"
+            # Read before the transaction, for which the app's own threads would wait.
+            found = [(seq,) for seq, body in db.execute(query) if matches(load(body))]
             with _transaction(db):
-                for table in ("event", "history"):
-                    rows = db.execute(f"SELECT seq, body FROM {table} WHERE body IS NOT NULL").fetchall()  # noqa: S608
-                    found = [(seq,) for seq, body in rows if matches(load(body))]
+                for table in ("event", "history"):  # it may have its outcome by now
                     _forget(db, table, found)
-                    erased += len(found)
+            erased += len(found)
         finally:
             db.close()
     return erased
