@@ -126,6 +126,7 @@ class Down(Busy):
 
     asked = 0
     down = True
+    every_second_fails = False
 
 
 class DownHandler(BaseHTTPRequestHandler):
@@ -134,7 +135,8 @@ class DownHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked += 1
-        self.send_response(503 if self.server.down else 204)
+        fails = self.server.down or (self.server.every_second_fails and self.server.asked % 2 == 1)
+        self.send_response(503 if fails else 204)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -184,6 +186,16 @@ def test_shutdown_in_an_outage_tries_a_few_and_says_what_it_left(platform: Down)
     assert (stats.pending, stats.delivered, sum(stats.dropped.values())) == (0, 0, 200)
     assert adds_up(stats)
     assert platform.asked < 200
+
+
+def test_shutdown_does_not_give_up_what_fails_now_and_then(platform: Down) -> None:
+    """There is time left, so an error that passes costs nothing, without storage either."""
+    platform.down, platform.every_second_fails = False, True
+    pipeline = ga4(platform, sending_queue={"num_consumers": 1, "flush_interval": "10m"})
+    for number in range(20):
+        record(**{"user.id": str(number)})
+    assert eventflows.shutdown(20_000)
+    assert pipeline.stats()["ga4"].delivered == 20
 
 
 def test_an_event_that_becomes_too_old_while_it_waits_expires(

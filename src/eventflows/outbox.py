@@ -342,7 +342,9 @@ class Outbox:
                 self._streak += 1
                 failures, since = work.failures + 1, work.since or now
                 seconds = self._policy.wait(failures, response.retry_after)
-                if self._closing:
+                if self._closing and response.status and not response.retry_after and self._streak < BREAK_AFTER:
+                    self._ready.append(Work(work.batch.of(verdict.later), failures, since, work.started))
+                elif self._closing:
                     left.append((verdict.later, f"shutdown after failed attempts: {verdict.reason}"))
                 elif self._policy.max_elapsed_time and now - since + seconds > self._policy.max_elapsed_time:
                     left.append((verdict.later, f"given up after failed attempts: {verdict.reason}"))
