@@ -97,8 +97,8 @@ def test_what_comes_while_the_only_thread_is_leaving_is_sent(sandbox: Sandbox, m
     def leaving(self: outbox.Outbox, *, wait: bool) -> None:
         consume(self, wait=wait)
         if not left.is_set():
-            left.set()
             record()
+            left.set()  # only now may the test look
             deadline = time.monotonic() + 10
             while not self._ready and time.monotonic() < deadline:
                 time.sleep(0.01)
