@@ -124,5 +124,17 @@ def _after_fork() -> None:
         lock.release()
 
 
+def _after_fork_in_child() -> None:
+    _after_fork()
+    _taken.clear()  # what other threads of the parent were about to do
+
+
+def give_way() -> None:
+    """Between two turns of long work that holds a lock again and again: let a fork go first that waits for it."""
+    until = time.monotonic() + SECONDS_BEFORE_FORK
+    while _taken and time.monotonic() < until:
+        time.sleep(0.001)
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -14,7 +14,7 @@ from typing import IO
 
 from .intake import Arrival
 from .journal import SUFFIX, Journal, connect
-from .lifecycle import forks_its_workers, still_at_fork
+from .lifecycle import forks_its_workers, give_way, still_at_fork
 from .log import Notices, logger
 from .sealing import Event
 
@@ -53,6 +53,7 @@ class Storage:
         for one in [self._own, *self._adopted]:
             if one is not None:
                 one.abandon()
+        _renew_in_child()
         self._own, self._adopted = None, []
         self._opening = threading.RLock()
         self._stop = threading.Event()
@@ -199,33 +200,46 @@ A forked child keeps the names of those that its parent had open, and leaves the
 SQLite they still are open in the child, with locks that it does not have.
 """
 _taking = threading.Lock()
+_taken_in = os.getpid()
 _notices = Notices("storage")
 still_at_fork(_taking)
 
 
+def _renew_in_child() -> None:
+    """No fork waits for ever, and uWSGI's not at all."""
+    global _taking, _taken_in
+    if _taken_in != os.getpid():
+        _taking, _taken_in = threading.Lock(), os.getpid()
+        still_at_fork(_taking)
+
+
 def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> Journal | None:
     """Take over a journal that no living process holds; None where there is none."""
-    with _taking:
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if path in _held or not wanted(path):
-                continue
-            lock = _lock(path)
-            if lock is None:
-                continue
-            _held.add(path)
-            found: Journal | None = None
-            try:
-                found = Journal(path, lock)
-                found.count_pending()  # reads what it owes, so that damage shows now
-            except sqlite3.Error as problem:
-                if found is not None:
-                    found.close()
-                lock.close()
-                _held.discard(path)
-                _say_why_not(path, problem)
-            else:
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        give_way()
+        with _taking:
+            if path not in _held and wanted(path) and (found := _take(path)) is not None:
                 return found
     return None
+
+
+def _take(path: Path) -> Journal | None:
+    lock = _lock(path)
+    if lock is None:
+        return None
+    _held.add(path)
+    found: Journal | None = None
+    try:
+        found = Journal(path, lock)
+        found.count_pending()  # reads what it owes, so that damage shows now
+    except sqlite3.Error as problem:
+        if found is not None:
+            found.close()
+        lock.close()
+        _held.discard(path)
+        _say_why_not(path, problem)
+        return None
+    return found
 
 
 def _say_why_not(path: Path, problem: sqlite3.Error) -> None:
