@@ -22,6 +22,7 @@ from eventflows.conversion import Conversion
 from eventflows.pipeline import Pipeline
 from eventflows.providers.base import Encoded
 from eventflows.sandbox import Sandbox
+from eventflows.sealing import Event
 from eventflows.stats import ProviderStats
 from tests.conftest import CANARIES, PERSON, environment, four
 
@@ -379,3 +380,21 @@ def test_a_conversion_recorded_in_a_signal_handler_never_deadlocks(sandbox: Sand
         env=environment(), capture_output=True, text=True, timeout=40, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_an_event_that_cannot_be_read_costs_only_itself(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong with it or with us; and it is counted."""
+    read = eventflows.pipeline.conversion_of
+
+    def failing(event: Event, country: str | None) -> Conversion:
+        if event.id == "bad":
+            raise KeyError("inside")
+        return read(event, country)
+
+    monkeypatch.setattr("eventflows.pipeline.conversion_of", failing)
+    pipeline = meta_only(sandbox)
+    for event_id in ("good", "bad", "better"):
+        pipeline.record("Lead", {**LEAD, "event_id": event_id})
+    assert pipeline.force_flush(10_000)
+    stats = pipeline.stats()["meta"]
+    assert (stats.captured, stats.delivered, stats.dropped) == (3, 2, {"internal error (KeyError)": 1})

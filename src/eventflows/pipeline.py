@@ -226,8 +226,12 @@ class Pipeline:
     def _offer(self, arrivals: Iterable[Arrival], lanes: Sequence[Lane]) -> None:
         arrivals, country = list(arrivals), self.settings.rules.default_country
         offers = [list[tuple[Entry, str | None]]() for _ in lanes]
-        for event, journal, seq, _ in arrivals:
-            conversion = conversion_of(event, country)
+        for event, journal, seq, owed in arrivals:
+            try:
+                conversion = conversion_of(event, country)
+            except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others of its batch
+                self._turn_away([Arrival(event, journal, seq, owed)], f"internal error ({type(problem).__name__})")
+                continue
             for attribute, reason in conversion.left_out:
                 self._left_out[attribute, reason] += 1
                 self._notices.warn(f"{attribute}: {reason}", "{count} conversions go without %s: %s", attribute, reason)
