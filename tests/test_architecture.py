@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "eventflows"
 
 # From the ground up: a module may import only from the layers below its own.
 LAYERS = [
-    {"errors", "conversion", "country", "log", "environment_variables", "patching", "pools", "payload"},
+    {"errors", "conversion", "country", "log", "environment_variables", "patching", "pools", "payload", "answer"},
     {
         "lifecycle",
         "pii",

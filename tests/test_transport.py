@@ -142,7 +142,7 @@ def test_an_answer_that_breaks_off_may_have_been_taken(answer: bytes, transport:
 def test_an_answer_without_an_end_is_not_read_to_the_end(
     transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventflows.transport._MOST", 100_000)
+    monkeypatch.setattr("eventflows.answer.MOST", 100_000)
     response = answered(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 500_000, transport)
     assert (response.status, response.sent) == (0, True)
 

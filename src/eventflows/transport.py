@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
-import socket
 import ssl
 import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from http.client import HTTPResponse
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Protocol, TextIO
 from urllib.parse import quote
 
 import requests
@@ -21,6 +19,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from . import payload
+from .answer import read
 from .pools import Pools, Route, TransportSettings
 from .providers.base import Request, Response
 from .retry import retry_after_seconds
@@ -61,11 +60,16 @@ class Transport(Protocol):
 
 def secret_url(request: Request, *, masked: bool = False) -> str:
     """The request's URL with its secret query parameters, or with a mask in their place."""
+    return f"{request.url}{_secret_query(request, masked=masked)}"
+
+
+def _secret_query(request: Request, *, masked: bool = False) -> str:
+    """What the secret query parameters add to the URL."""
     if not request.secret_params:
-        return request.url
+        return ""
     secrets = {name: Secret.of(given) for name, given in request.secret_params.items()}
     query = "&".join(f"{k}={MASK if masked else quote(v.reveal(), safe='')}" for k, v in secrets.items())
-    return f"{request.url}{'&' if '?' in request.url else '?'}{query}"
+    return f"{'&' if '?' in request.url else '?'}{query}"
 
 
 def all_headers(request: Request, *, masked: bool = False) -> dict[str, str]:
@@ -90,21 +94,22 @@ class HttpTransport:
     def send(self, request: Request, events: Sequence[bytes]) -> Response:
         """Send the events and read the answer. A redirect is an answer: it would carry the credentials to another host."""
         try:
-            origin, target = _split(secret_url(request))
+            origin, target = _split(request.url)
             route = self._routes.get(origin) or self._routes.setdefault(origin, self._pools.route(origin))
             body = payload.body(request.envelope, request.events_at, events)
-            head = _head(route, f"{request.method} {route.prefix}{target} HTTP/1.1", all_headers(request), len(body))
+            first = f"{request.method} {route.prefix}{target}{_secret_query(request)} HTTP/1.1"
+            head = _head(route, first, all_headers(request), len(body))
         except SecretUnavailable as problem:
             return Response(0, error=str(problem), sent=False)
         except (OSError, ValueError, requests.RequestException, HTTPError) as problem:
             return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)
         connection = route.take()
         try:
-            return self._exchange(route, connection, request.method, head, body)
+            return self._exchange(route, connection, head, body)
         finally:
             route.keep(connection)
 
-    def _exchange(self, route: Route, connection: HTTPConnection, method: str, head: bytes, body: bytes) -> Response:
+    def _exchange(self, route: Route, connection: HTTPConnection, head: bytes, body: bytes) -> Response:
         reused = connection.sock is not None
         try:
             if not reused:
@@ -113,7 +118,7 @@ class HttpTransport:
             connection.close()
             return Response(0, error=_why_not_connected(problem, route), sent=False)
         try:
-            return _answer(connection, method, head, body, self._timeout)
+            return _answer(connection, head, body, self._timeout)
         except Exception as problem:  # noqa: BLE001 reason: whatever an answer is, the request was sent, and the connection is spoilt
             connection.close()
             dropped = reused and isinstance(problem, ConnectionError)
@@ -123,6 +128,7 @@ class HttpTransport:
         self._pools.close()
 
 
+@lru_cache(maxsize=256)
 def _split(url: str) -> tuple[str, str]:
     """`https://x.example/a?b` as `https://x.example` and `/a?b`."""
     start = url.index("://") + 3
@@ -142,56 +148,27 @@ def _head(route: Route, request_line: str, headers: Mapping[str, str], length: i
     return text.encode("latin-1")
 
 
-class _Answering(io.RawIOBase):
-    """What a server sends, to be read as a whole in so many seconds: one byte a second would never be too late for a socket."""
-
-    def __init__(self, sock: socket.socket, seconds: float) -> None:
-        self._sock = sock
-        self._deadline = time.monotonic() + seconds
-        self._room = _MOST
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """As `HTTPResponse` asks a socket."""
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if (left := self._deadline - time.monotonic()) <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
-        count = self._sock.recv_into(buffer)
-        self._room -= count
-        if self._room < 0:
-            raise OSError("an answer without an end")
-        return count
-
-
-def _answer(connection: HTTPConnection, method: str, head: bytes, body: bytes, seconds: float) -> Response:
+def _answer(connection: HTTPConnection, head: bytes, body: bytes, seconds: float) -> Response:
     connection.sock.settimeout(seconds)
     if len(body) < _SMALL:
         connection.sock.sendall(head + body)
     else:
         connection.sock.sendall(head)
         connection.sock.sendall(body)
-    answer = HTTPResponse(cast("socket.socket", _Answering(connection.sock, seconds)), method=method)
-    answer.begin()
-    content = answer.read()
-    if answer.will_close:
+    status, headers, content, keeps = read(connection.sock, seconds)
+    if not keeps:
         connection.close()
-    if answer.getheader("Content-Encoding"):
+    if headers.get("content-encoding", "").lower() not in ("", "identity"):
         content = _decompressed(content)
-    after = answer.getheader("Retry-After")
+    after = headers.get("retry-after")
     return Response(
-        answer.status,
+        status,
         parsed := _parsed(content),
         retry_after=retry_after_seconds(after, time.time()) if after else None,
         html=parsed is None and content.lstrip()[:1] == b"<",
     )
 
 
-_MOST = 32 * 1024 * 1024  # bytes of an answer; a platform's has some hundred
 _SMALL = 65_536  # so many bytes are copied in less time than a packet of their own takes
 
 
