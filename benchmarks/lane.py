@@ -16,8 +16,8 @@ from typing import Any
 from eventflows import payload
 from eventflows.capture import Rules, capture
 from eventflows.conversion import Conversion, EventType
-from eventflows.delivery import Entry, Item, judge, requests_of
-from eventflows.mapping import Written, count_match_keys, encode
+from eventflows.delivery import judge, requests_of
+from eventflows.mapping import Entry, count_match_keys, encode, source_of
 from eventflows.pools import TransportSettings
 from eventflows.providers.base import Provider
 from eventflows.routing import filtered
@@ -52,12 +52,12 @@ def measure(provider: Provider, given: list[Conversion], transport: HttpTranspor
         step(0, lambda some=portion: [filtered(provider, one) for one in some])
         both = step(2, lambda some=portion: [encode(provider, one, now) for one in some])  # which maps as well
         step(1, lambda some=portion: [provider.encode(one) and None for one in some])
-        items = [Item(Entry(one), made) for one, made in zip(portion, both, strict=True) if isinstance(made, Written)]
-        step(3, lambda some=portion: count_match_keys(some, provider.MATCH_KEYS))
-        batches = step(4, lambda some=items: requests_of(provider, some))
+        entries = [made for made in both if isinstance(made, Entry)]
+        step(3, lambda some=portion: count_match_keys([source_of(one).known for one in some], provider.MATCH_KEYS))
+        batches = step(4, lambda some=entries: requests_of(provider, some))
         answers = step(5, lambda some=batches: [transport.send(one.request, one.events) for one in some])
         pairs = list(zip(batches, answers, strict=True))
-        verdicts = step(6, lambda some=pairs: [judge(provider, one.items, answer) for one, answer in some])
+        verdicts = step(6, lambda some=pairs: [judge(provider, one.entries, answer) for one, answer in some])
         settled = [one for verdict in verdicts for one in verdict.settled]
         assert len(settled) == len(portion)
         assert {one.status for one in settled} == {"delivered"}

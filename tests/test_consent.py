@@ -9,6 +9,7 @@ import pytest
 
 import eventflows
 from eventflows import ConfigurationError, GA4Provider, MetaProvider, RedditProvider, TikTokProvider, config, render
+from eventflows.consent import STRICTER
 from eventflows.providers.console import ConsoleProvider
 from tests.conftest import four
 
@@ -120,6 +121,42 @@ def test_it_is_decided_again_when_the_event_is_sent() -> None:
     )
     assert eventflows.force_flush(5_000)
     assert pipeline.stats()["console"].filtered == {DENIED_ADS: 1}
+
+
+@pytest.mark.parametrize(
+    ("former", "present", "event", "goes"),
+    [
+        ({}, {"default": {"ad_personalization": "denied"}}, {}, False),
+        ({}, {"default": {"ad_personalization": "denied"}}, {"conversion.consent.ad_personalization": "granted"}, True),
+        ({"default": {"ad_personalization": "denied"}}, {}, {}, True),
+        ({}, {"sec_gpc": "limited_data_use"}, {"http.request.header.sec-gpc": "1"}, False),
+        ({}, {"sec_gpc": "limited_data_use"}, {}, True),
+        (
+            {},
+            {"regions": {"US-CA": {"ad_personalization": "denied"}}},
+            {"user.country": "US", "user.state": "CA"},
+            False,
+        ),
+        (
+            {},
+            {"regions": {"US-CA": {"ad_personalization": "denied"}}},
+            {"user.country": "US", "user.state": "WA"},
+            True,
+        ),
+    ],
+)
+def test_what_waits_does_not_go_without_a_denial_that_holds_by_now(
+    former: Any, present: Any, event: dict[str, Any], goes: bool
+) -> None:
+    """It is written already, and the platform would have to be told."""
+    options: Any = {"sending_queue": {"flush_interval": "10m"}}
+    pipeline = eventflows.configure([ConsoleProvider()], consent=former, **options)
+    eventflows.get_tracer("app").add_event("Purchase", {"order_id": "1", **event})
+    assert pipeline.stats()["console"].pending == 1
+    pipeline.reload([ConsoleProvider()], consent=present, **options)
+    assert eventflows.force_flush(5_000)
+    stats = pipeline.stats()["console"]
+    assert (stats.delivered, dict(stats.filtered)) == ((1, {}) if goes else (0, {STRICTER: 1}))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import eventflows
 from eventflows import MetaProvider
 from eventflows.conversion import Conversion, EventType
-from eventflows.delivery import Entry, Item, judge, requests_of
-from eventflows.mapping import Written, encode
+from eventflows.delivery import judge, requests_of
+from eventflows.mapping import Entry, Source, encode
 from eventflows.providers.base import Response
 from eventflows.sandbox import Sandbox
 
@@ -26,13 +26,17 @@ class Narrow(MetaProvider):
 NARROW = Narrow("123", "abc")
 
 
-def written(text: str, **envelope: Any) -> Item:
+def written(text: str, **envelope: Any) -> Entry:
     content = json.dumps({"t": text}, separators=(",", ":")).encode()
-    return Item(Entry(Conversion(text, EventType.LEAD, "Lead", NOW)), Written(content, envelope, True, {}))
+    return Entry(Source("lead", NOW), content, envelope)
+
+
+def text(entry: Entry) -> str:
+    return str(json.loads(entry.content)["t"])
 
 
 def texts(batches: Any) -> list[list[str]]:
-    return [[item.entry.conversion.id for item in batch.items] for batch in batches]
+    return [[text(entry) for entry in batch.entries] for batch in batches]
 
 
 def test_requests_keep_to_both_limits_and_to_the_order() -> None:
@@ -51,8 +55,8 @@ def test_only_events_with_the_same_envelope_share_a_request() -> None:
 def test_what_is_left_of_a_batch_goes_in_the_same_request_unchanged() -> None:
     (batch,) = requests_of(NARROW, map(written, "abc"))
     refusal = {"error": {"code": 100, "error_subcode": 2804019, "message": "Unexpected key on $['data'][1]['x']"}}
-    verdict = judge(NARROW, batch.items, Response(400, refusal))
-    assert [(one.entry.conversion.id, one.status) for one in verdict.settled] == [("b", "refused")]
+    verdict = judge(NARROW, batch.entries, Response(400, refusal))
+    assert [(text(one.entry), one.status) for one in verdict.settled] == [("b", "refused")]
     (again,) = map(batch.of, verdict.again)
     assert json.loads(again.body()) == {"data": [{"t": "a"}, {"t": "c"}]}
     assert again.request is batch.request
@@ -61,7 +65,7 @@ def test_what_is_left_of_a_batch_goes_in_the_same_request_unchanged() -> None:
 def test_an_event_in_bytes_is_what_the_provider_made() -> None:
     conversion = Conversion("c", EventType.PURCHASE, "Purchase", NOW, value=5, currency="EUR", clicks={"fbclid": "x"})
     result = encode(MetaProvider("1", "t", extra={"custom_data": {"city": "Malmö"}}), conversion, NOW)
-    assert isinstance(result, Written)
+    assert isinstance(result, Entry)
     event = MetaProvider("1", "t").encode(conversion).event
     assert event["custom_data"] == {"value": 5, "currency": "EUR"}
     assert json.loads(result.content) == {**event, "custom_data": {"value": 5, "currency": "EUR", "city": "Malmö"}}

@@ -140,19 +140,24 @@ def test_a_back_off_ends_with_the_reload(either: File, sandbox: Sandbox) -> None
     assert orders(sandbox) == {str(order): 1 for order in range(20)}
 
 
-def test_filters_and_names_hold_for_what_waits_as_well(file: File, sandbox: Sandbox) -> None:
+def test_filters_and_names_hold_for_what_is_recorded_from_then_on(file: File, sandbox: Sandbox) -> None:
+    """What waits was routed and written when it was recorded; only where it goes, and with which credentials, is new."""
     sandbox.fault("meta", status=503, retry_after=600, times=1)
     pipeline = file.start(META)
     pipeline.record("Purchase", purchase(1, plan="free"))
-    pipeline.record("Purchase", purchase(2, plan="pro"))
     until(lambda: pipeline.stats()["meta"].attempts > 0)
     file.write(
-        "  meta: {pixel_id: '1', access_token: right, when: plan == 'pro', rename: {properties: {plan: tier}}}\n"
+        "  meta: {pixel_id: '2', access_token: right, when: plan == 'pro', rename: {properties: {plan: tier}}}\n"
     )
     pipeline.reload()
+    pipeline.record("Purchase", purchase(2, plan="free"))
+    pipeline.record("Purchase", purchase(3, plan="pro"))
     assert pipeline.force_flush(20_000)
-    (event,) = (entry["event"] for entry in sandbox.events("meta"))
-    assert event["custom_data"]["tier"] == "pro"
+    data = [(entry["account"], entry["event"]["custom_data"]) for entry in sandbox.events("meta")]
+    assert {(account, one["order_id"], one.get("plan"), one.get("tier")) for account, one in data} == {
+        ("2", "1", "free", None),
+        ("2", "3", None, "pro"),
+    }
     assert pipeline.stats()["meta"].filtered == {"the provider's condition does not hold": 1}
 
 

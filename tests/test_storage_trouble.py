@@ -16,6 +16,8 @@ import pytest
 import eventflows
 from eventflows import journal, storage
 from eventflows.backlog import Backlog
+from eventflows.conversion import Conversion
+from eventflows.mapping import Entry, Source
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import Event
 from tests.conftest import environment
@@ -129,9 +131,13 @@ def test_what_comes_while_the_last_of_the_backlog_is_read_is_not_forgotten(tmp_p
     lock = threading.Condition(threading.RLock())
     backlog = Backlog("meta", lock)
     backlog.leave(held, 0)
-    backlog.load(lambda: 10, lambda _: backlog.leave(held, 7), lambda *_: None)
+
+    def written(_conversion: Conversion, source: Source, _now: int) -> Entry:
+        return Entry(source)
+
+    backlog.load(lambda: 10, written, lambda *_: backlog.leave(held, 7), lambda *_: None)
     assert backlog.waits
-    backlog.load(lambda: 10, lambda _: None, lambda *_: None)
+    backlog.load(lambda: 10, written, lambda *_: None, lambda *_: None)
     assert not backlog.waits
     storage.give_back(held)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from .capture import conversion_of
-from .delivery import Entry
+from .conversion import Conversion
+from .delivery import Settled
 from .journal import Journal
+from .mapping import Entry, Source, source_of
 from .sealing import load
 
 _LOAD = 1000
@@ -43,32 +46,34 @@ class Backlog:
         self._after[journal] = min(self._after.get(journal, after), after)
         self._left_meanwhile = True
 
-    def hold(self, entry: Entry) -> None:
+    def hold(self, source: Source) -> None:
         """The entry is in memory."""
-        self._held.add((id(entry.journal), entry.seq))
+        self._held.add((id(source.journal), source.seq))
 
-    def release(self, entry: Entry) -> None:
+    def release(self, source: Source) -> None:
         """The entry has its outcome."""
-        key = (id(entry.journal), entry.seq)
+        key = (id(source.journal), source.seq)
         self._held.discard(key)
         if self._released_meanwhile is not None:
             self._released_meanwhile.add(key)
 
-    def knows(self, entry: Entry) -> bool:
+    def knows(self, source: Source) -> bool:
         """Whether the entry is in memory, or has got its outcome since the query that found it."""
-        key = (id(entry.journal), entry.seq)
+        key = (id(source.journal), source.seq)
         return key in self._held or (self._released_meanwhile is not None and key in self._released_meanwhile)
 
     def load(
         self,
         room: Callable[[], int],
-        admit: Callable[[Sequence[Entry]], None],
+        written: Callable[[Conversion, Source, int], Entry | Settled],
+        offer: Callable[[Sequence[Entry | Settled]], None],
         unreadable: Callable[[Journal, int], None],
     ) -> None:
         """Bring entries into memory while there is room. One thread at a time does it; another returns at once.
 
         Args:
-            admit: Given what was found; it asks `knows` what of it is new.
+            written: Makes an entry of a conversion at a Unix time in nanoseconds, see `Lane.written`.
+            offer: Given what was found; it asks `knows` what of it is new.
             unreadable: Told of a row that nobody can read.
 
         Raises:
@@ -79,7 +84,7 @@ class Backlog:
         try:
             for journal in list(self._after):
                 while (limit := min(room(), _LOAD)) > 0:
-                    if not self._load_from(journal, limit, admit, unreadable):
+                    if not self._load_from(journal, limit, written, offer, unreadable):
                         break
         finally:
             self._released_meanwhile = None
@@ -89,7 +94,8 @@ class Backlog:
         self,
         journal: Journal,
         limit: int,
-        admit: Callable[[Sequence[Entry]], None],
+        written: Callable[[Conversion, Source, int], Entry | Settled],
+        offer: Callable[[Sequence[Entry | Settled]], None],
         unreadable: Callable[[Journal, int], None],
     ) -> bool:
         """Load the next entries of a journal; False where there are no more for now."""
@@ -101,15 +107,19 @@ class Backlog:
         settled = journal.unwritten(self._provider)
         rows = journal.pending(self._provider, after, limit)
         usable = [row for row in rows if row[0] <= through]
-        entries = []
+        offers: list[Entry | Settled] = []
+        now = time.time_ns()
         for seq, body in usable:
             if seq in settled:
                 continue
             try:
-                entries.append(Entry(conversion_of(load(body)), journal, seq))
+                conversion = conversion_of(load(body))
+                source = source_of(conversion, journal, seq)
             except Exception:  # noqa: BLE001 reason: whatever stands in a file that others can write
                 unreadable(journal, seq)
-        admit(entries)
+                continue
+            offers.append(written(conversion, source, now))
+        offer(offers)
         with self._lock:
             if self._after[journal] != after:  # more was added below
                 return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .conversion import Consent, Conversion
 from .pii import state_code
@@ -40,6 +41,23 @@ class Regime:
 NO_RULES = Regime()
 
 
+class Choices(NamedTuple):
+    """What the rules go by: what the visitor chose, and where that was."""
+
+    consent: Consent = Consent()
+    limited_data_use: bool | None = None
+    country: str | None = None
+    region: str | None = None
+    global_privacy_control: bool | None = None
+
+
+def choices_of(conversion: Conversion) -> Choices:
+    """The choices that a conversion brings, before any rules."""
+    user = conversion.user
+    limited, control = conversion.limited_data_use, conversion.request.global_privacy_control
+    return Choices(conversion.consent, limited, user.country, user.region, control)
+
+
 @dataclass(frozen=True, slots=True)
 class ConsentPolicy:
     """What holds by default and in regions; the most exact region wins: `US-CA`, then `US`, then a group such as `EEA`.
@@ -54,22 +72,26 @@ class ConsentPolicy:
         """The conversion with the choices that hold for it; itself where nothing changes."""
         if not self.regions and self.default is NO_RULES:
             return conversion
-        regimes = [*self._of_region(conversion), self.default]
-        choices = {}
+        consent, limited = self.decide(choices_of(conversion))
+        return conversion._replace(consent=consent, limited_data_use=limited)
+
+    def decide(self, choices: Choices) -> tuple[Consent, bool | None]:
+        """The choices that hold, and whether the use of the data is limited."""
+        regimes = [*self._of_region(choices.country, choices.region), self.default]
+        holds = {}
         for purpose in CONSENT_PURPOSES:
-            said = (getattr(conversion.consent, purpose), *(getattr(regime.absent, purpose) for regime in regimes))
-            choices[purpose] = next((choice for choice in said if choice is not None), None)
-        limited = conversion.limited_data_use
-        if conversion.request.global_privacy_control:
+            said = (getattr(choices.consent, purpose), *(getattr(regime.absent, purpose) for regime in regimes))
+            holds[purpose] = next((choice for choice in said if choice is not None), None)
+        limited = choices.limited_data_use
+        if choices.global_privacy_control:
             effect = next((regime.sec_gpc for regime in regimes if regime.sec_gpc), GPC_IGNORE)
             if effect == GPC_LIMITED:
                 limited = True
             elif effect == GPC_DENIED:
-                choices["ad_user_data"] = choices["ad_personalization"] = False
-        return conversion._replace(consent=Consent(**choices), limited_data_use=limited)
+                holds["ad_user_data"] = holds["ad_personalization"] = False
+        return Consent(**holds), limited
 
-    def _of_region(self, conversion: Conversion) -> Iterable[Regime]:
-        country, region = conversion.user.country, conversion.user.region
+    def _of_region(self, country: str | None, region: str | None) -> Iterable[Regime]:
         if country is None and region and region[2:3] == "-":
             country = region[:2].upper()
         if country is None:
@@ -81,6 +103,18 @@ class ConsentPolicy:
         for group, countries in GROUPS.items():
             if country in countries and (regime := self.regions.get(group)):
                 yield regime
+
+
+STRICTER = "consent: stricter rules since it was recorded"
+
+
+def overruled(choices: Choices, former: ConsentPolicy, present: ConsentPolicy, needed: Iterable[str]) -> str | None:
+    """Why an event that was written under a former policy must not go under the present one; None where it may."""
+    (consent, limited), (was, was_limited) = present.decide(choices), former.decide(choices)
+    if purpose := denied(needed, consent):
+        return f"consent: {purpose} denied"
+    tightened = any(now is False and then is not False for now, then in zip(consent, was, strict=True))
+    return STRICTER if tightened or (limited and not was_limited) else None
 
 
 def denied(needed: Iterable[str], consent: Consent) -> str | None:

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from .delivery import Entry, Item
 from .direct import send
 from .mapping import NotSent, encode
 from .providers.base import Provider
@@ -43,7 +42,7 @@ def test(provider: Provider, transport: Transport, now: int) -> Tested:
     written = encode(tested, conversion, now)
     if isinstance(written, NotSent):
         return Tested(provider.name, "untested", written.reason)
-    (answered,) = send(tested, [Item(Entry(conversion), written)], transport, RetryPolicy(), time.monotonic())
+    (answered,) = send(tested, [written], transport, RetryPolicy(), time.monotonic())
     settled = answered.settled
     if settled.status == "delivered":
         return Tested(provider.name, "unproven" if provider.NOT_TESTED else "good", provider.NOT_TESTED)

@@ -11,51 +11,33 @@ answer ─ delivered ───────────────────�
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import payload
-from .conversion import Conversion
+from .consent import overruled
 from .journal import Journal
-from .mapping import NotSent, Written, encode, expired
+from .mapping import Entry, too_old
+from .model import LaneSettings
 from .providers.base import DELIVERED, Outcome, Provider, Request, Response, Status
+from .routing import needed_consent
 from .stats import ERASED
 
 
-class Entry(NamedTuple):
-    """A conversion on a provider's lane.
-
-    Attributes:
-        journal: The journal that holds it; None where it is in memory only.
-        seq: Its number there.
-    """
-
-    conversion: Conversion
-    journal: Journal | None = None
-    seq: int = 0
-
-
-class Item(NamedTuple):
-    """An entry, and its event as the platform wants it."""
-
-    entry: Entry
-    written: Written
-
-
 class Batch(NamedTuple):
-    """A request and its events. What goes again after an answer goes in the same request, without being written anew."""
+    """A request and its events. What goes again after an answer goes in the same request."""
 
     request: Request
-    items: Sequence[Item]
+    entries: Sequence[Entry]
 
-    def of(self, items: Sequence[Item]) -> Batch:
+    def of(self, entries: Sequence[Entry]) -> Batch:
         """The same request with these of its events."""
-        return Batch(self.request, items)
+        return Batch(self.request, entries)
 
     @property
     def events(self) -> list[bytes]:
-        return [item.written.content for item in self.items]
+        return [entry.content for entry in self.entries]
 
     def body(self) -> bytes:
         """The request's body, as it goes over the wire."""
@@ -72,7 +54,7 @@ class Settled(NamedTuple):
 
 @dataclass(slots=True)
 class Verdict:
-    """What becomes of a batch after one answer; each of its items is in exactly one of the lists.
+    """What becomes of a batch after one answer; each of its entries is in exactly one of the lists.
 
     Attributes:
         again: Batches to send at once: without the culprit, or halves of which one holds it.
@@ -82,49 +64,49 @@ class Verdict:
     """
 
     settled: list[Settled] = field(default_factory=list)
-    again: list[list[Item]] = field(default_factory=list)
-    later: list[Item] = field(default_factory=list)
-    paused: list[Item] = field(default_factory=list)
+    again: list[list[Entry]] = field(default_factory=list)
+    later: list[Entry] = field(default_factory=list)
+    paused: list[Entry] = field(default_factory=list)
     reason: str = ""
 
 
-def judge(provider: Provider, batch: Sequence[Item], response: Response) -> Verdict:
-    """Read the platform's answer, and say what becomes of each item."""
+def judge(provider: Provider, batch: Sequence[Entry], response: Response) -> Verdict:
+    """Read the platform's answer, and say what becomes of each entry."""
     verdict = Verdict()
     outcomes = _outcomes(provider, response, batch)
     if outcomes.count(DELIVERED) == len(batch):  # the usual answer
-        verdict.settled = [Settled(item.entry, "delivered") for item in batch]
+        verdict.settled = [Settled(entry, "delivered") for entry in batch]
         return verdict
-    innocent: list[Item] = []
-    suspects: list[Item] = []
-    for item, outcome in zip(batch, outcomes, strict=True):
+    innocent: list[Entry] = []
+    suspects: list[Entry] = []
+    for entry, outcome in zip(batch, outcomes, strict=True):
         if outcome.status is Status.DELIVERED:
-            verdict.settled.append(Settled(item.entry, "delivered"))
+            verdict.settled.append(Settled(entry, "delivered"))
         elif outcome.status is Status.REFUSED or (outcome.status is Status.SUSPECT and len(batch) == 1):
-            verdict.settled.append(Settled(item.entry, "refused", outcome.reason))
+            verdict.settled.append(Settled(entry, "refused", outcome.reason))
         elif outcome.status is Status.RESEND:
-            innocent.append(item)
+            innocent.append(entry)
         elif outcome.status is Status.SUSPECT:
-            suspects.append(item)
+            suspects.append(entry)
         elif outcome.status is Status.UNAUTHORIZED:
-            verdict.paused.append(item)
+            verdict.paused.append(entry)
             verdict.reason = outcome.reason
         else:
-            verdict.later.append(item)
+            verdict.later.append(entry)
             verdict.reason = outcome.reason
     middle = (len(suspects) + 1) // 2
     verdict.again = [part for part in (innocent, suspects[:middle], suspects[middle:]) if part]
     return verdict
 
 
-def _outcomes(provider: Provider, response: Response, batch: Sequence[Item]) -> list[Outcome]:
+def _outcomes(provider: Provider, response: Response, batch: Sequence[Entry]) -> list[Outcome]:
     """The provider's reading of the answer; an answer that it cannot read must not cost the lane its thread."""
     if response.html and 200 <= response.status < 300:
         return [
             Outcome(Status.RETRY, f"a web page with HTTP {response.status} in place of the platform's answer")
         ] * len(batch)
     try:
-        outcomes = provider.outcomes(response, [item.written for item in batch])
+        outcomes = provider.outcomes(response, batch)
     except Exception as problem:  # noqa: BLE001 reason: answers come from outside, in any shape
         return [Outcome(Status.RETRY, f"unreadable answer ({type(problem).__name__})")] * len(batch)
     if len(outcomes) != len(batch):
@@ -132,54 +114,23 @@ def _outcomes(provider: Provider, response: Response, batch: Sequence[Item]) -> 
     return outcomes
 
 
-def prepare(
-    provider: Provider,
-    entries: Sequence[Entry],
-    effective: Callable[[Conversion], Conversion],
-    filtered: Callable[[Conversion], str | None],
-    now: int,
-) -> tuple[list[Item], list[Settled]]:
-    """The entries as the platform wants them now, and the outcomes of those that need no request.
-
-    Args:
-        effective: The conversion with the choices of consent that hold now.
-        filtered: Why the provider does not get it, if so.
-    """
-    items: list[Item] = []
-    settled = [Settled(entry, "filtered", ERASED) for entry in erased(entries)]
-    gone = {id(one.entry) for one in settled}
+def requests_of(provider: Provider, entries: Iterable[Entry]) -> list[Batch]:
+    """The entries in requests: grouped by what the platform wants once per request, and cut to its limits."""
+    groups: dict[bytes, list[Entry]] = {}
     for entry in entries:
-        if id(entry) in gone:
-            continue
-        conversion = effective(entry.conversion)
-        if (reason := filtered(conversion)) is not None:
-            settled.append(Settled(entry, "filtered", reason))
-            continue
-        result = encode(provider, conversion, now)
-        if isinstance(result, NotSent):
-            settled.append(Settled(entry, result.status, result.reason))
-        else:
-            items.append(Item(entry, result))
-    return items, settled
-
-
-def requests_of(provider: Provider, items: Iterable[Item]) -> list[Batch]:
-    """The items in requests: grouped by what the platform wants once per request, and cut to its limits."""
-    groups: dict[bytes, list[Item]] = {}
-    for item in items:
-        envelope = item.written.envelope
-        groups.setdefault(payload.encode(envelope) if envelope else b"", []).append(item)
+        envelope = entry.envelope
+        groups.setdefault(payload.encode(envelope) if envelope else b"", []).append(entry)
     return [
-        Batch(provider.request([item.written for item in batch]), batch)
+        Batch(provider.request(batch), batch)
         for group in groups.values()
         for batch in _cut(group, provider.MAX_BATCH, provider.MAX_BYTES)
     ]
 
 
-def _cut(group: Sequence[Item], most: int, most_bytes: int) -> Iterator[Sequence[Item]]:
+def _cut(group: Sequence[Entry], most: int, most_bytes: int) -> Iterator[Sequence[Entry]]:
     start = size = 0
-    for index, item in enumerate(group):
-        length = len(item.written.content) + 1
+    for index, entry in enumerate(group):
+        length = len(entry.content) + 1
         if index > start and (index - start >= most or size + length > most_bytes):
             yield group[start:index]
             start, size = index, 0
@@ -187,24 +138,40 @@ def _cut(group: Sequence[Item], most: int, most_bytes: int) -> Iterator[Sequence
     yield group[start:]
 
 
-def outdated(provider: Provider, items: Sequence[Item], now: int) -> list[Settled]:
-    """The outcomes of those that must not go again, because they were erased or have expired since they were written."""
-    gone = {id(entry) for entry in erased([item.entry for item in items])}
-    settled = []
-    for entry, _ in items:
-        if id(entry) in gone:
-            settled.append(Settled(entry, "filtered", ERASED))
-        elif (late := expired(provider, entry.conversion, now)) is not None:
-            settled.append(Settled(entry, late.status, late.reason))
+def outdated(given: LaneSettings, entries: Sequence[Entry], now: int) -> list[Settled]:
+    """The outcomes of those that must not go any more: since they were written they were erased, have become too old, or other
+    rules of consent hold.
+
+    Args:
+        given: The present settings.
+    """
+    settled = [Settled(entry, "filtered", ERASED) for entry in erased(entries)]
+    gone = {id(one.entry) for one in settled}
+    provider = given.provider
+    for entry in entries:
+        limit, source, by = entry.max_age_ns, entry.source, entry.by
+        if limit is not None and now - source.time_unix_nano > limit and id(entry) not in gone:
+            settled.append(Settled(entry, *too_old(provider, limit)))
+        elif by is not given and by is not None and id(entry) not in gone:
+            reason = overruled(source.choices, by.consent, given.consent, needed_consent(provider))
+            if reason is not None:
+                settled.append(Settled(entry, "filtered", reason))
     return settled
+
+
+def unsettled(entries: Sequence[Entry], settled: Sequence[Settled]) -> Sequence[Entry]:
+    """Those of the entries that are not among the settled ones."""
+    gone = {id(one.entry) for one in settled}
+    return [entry for entry in entries if id(entry) not in gone] if gone else entries
 
 
 def erased(entries: Sequence[Entry]) -> list[Entry]:
     """Those whose row in the journal is gone, because somebody had the person erased."""
     by_journal: dict[Journal, dict[int, Entry]] = {}
     for entry in entries:
-        if entry.journal is not None:
-            by_journal.setdefault(entry.journal, {})[entry.seq] = entry
+        journal, seq = entry.source.journal, entry.source.seq
+        if journal is not None:
+            by_journal.setdefault(journal, {})[seq] = entry
     found: list[Entry] = []
     for journal, rows in by_journal.items():
         try:

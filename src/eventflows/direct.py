@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .delivery import Batch, Item, Settled, judge, requests_of
+from .delivery import Batch, Settled, judge, requests_of
+from .mapping import Entry
 from .providers.base import Provider, Response
 from .retry import RetryPolicy
 from .transport import Transport
@@ -31,26 +32,26 @@ class Answered(NamedTuple):
 
 def send(
     provider: Provider,
-    items: Sequence[Item],
+    entries: Sequence[Entry],
     transport: Transport,
     policy: RetryPolicy,
     deadline: float,
 ) -> Iterator[Answered]:
     """Send events, and go on until the deadline (of `time.monotonic`) where the platform says "not now"."""
-    waiting: list[tuple[Batch, int]] = [(batch, 1) for batch in requests_of(provider, items)]
+    waiting: list[tuple[Batch, int]] = [(batch, 1) for batch in requests_of(provider, entries)]
     while waiting:
         batch, attempt = waiting.pop(0)
         response = transport.send(batch.request, batch.events)
-        verdict = judge(provider, batch.items, response)
+        verdict = judge(provider, batch.entries, response)
         yield from (Answered(settled, attempt, response) for settled in verdict.settled)
         waiting[:0] = [(batch.of(again), attempt) for again in verdict.again]
-        for item in verdict.paused:
-            yield Answered(Settled(item.entry, NOT_SENT, verdict.reason), attempt, response, unauthorized=True)
+        for entry in verdict.paused:
+            yield Answered(Settled(entry, NOT_SENT, verdict.reason), attempt, response, unauthorized=True)
         if verdict.later:
             seconds = policy.wait(attempt, response.retry_after)
             if time.monotonic() + seconds > deadline:
-                for item in verdict.later:
-                    yield Answered(Settled(item.entry, NOT_SENT, verdict.reason), attempt, response)
+                for entry in verdict.later:
+                    yield Answered(Settled(entry, NOT_SENT, verdict.reason), attempt, response)
             else:
                 time.sleep(seconds)
                 waiting.append((batch.of(verdict.later), attempt + 1))

@@ -15,10 +15,9 @@ from opentelemetry.sdk.resources import Resource
 from . import direct, journal
 from .capture import conversion_of
 from .config import Settings
-from .delivery import Entry, Item
 from .errors import ConfigurationError
 from .journal import DEAD, Told
-from .mapping import NotSent, encode
+from .mapping import Entry, NotSent, encode, source_of
 from .pii import seal_all
 from .providers.base import Provider
 from .routing import filtered
@@ -98,13 +97,14 @@ def replay(
 def _replay(
     provider: Provider, letters: Sequence[DeadLetter], settings: Settings, deadline: float, dry_run: bool
 ) -> Iterator[Replayed]:
-    resource = Resource.create().attributes
-    items: list[Item] = []
+    resource, now = Resource.create().attributes, time.time_ns()
+    entries: list[Entry] = []
     of_entry: dict[int, DeadLetter] = {}
     for letter in letters:
         conversion = settings.consent.effective(conversion_of(load(letter.told.body or "")))
+        source = source_of(conversion, None, len(of_entry))
         why = filtered(provider, conversion, send_synthetic=settings.send_synthetic, resource=resource)
-        result = NotSent("filtered", why) if why else encode(provider, conversion, time.time_ns())
+        result = NotSent("filtered", why) if why else encode(provider, conversion, now, source)
         if isinstance(result, NotSent):
             if not dry_run:
                 _write(letter, result.status, result.reason, 0)
@@ -112,15 +112,14 @@ def _replay(
         elif dry_run:
             yield Replayed(letter, "ready")
         else:
-            entry = Entry(conversion, None, len(of_entry))
-            of_entry[entry.seq] = letter
-            items.append(Item(entry, result))
-    if not items:
+            of_entry[result.source.seq] = letter
+            entries.append(result)
+    if not entries:
         return
     transport = open_transport(provider.METHOD, settings.transport(provider), 1)
     try:
-        for settled, attempts, *_ in direct.send(provider, items, transport, settings.lane(provider).retry, deadline):
-            letter = of_entry[settled.entry.seq]
+        for settled, attempts, *_ in direct.send(provider, entries, transport, settings.lane(provider).retry, deadline):
+            letter = of_entry[settled.entry.source.seq]
             if settled.status != direct.NOT_SENT:
                 _write(letter, settled.status, settled.reason, attempts)
             yield Replayed(letter, settled.status, settled.reason)

@@ -1,7 +1,8 @@
 """A lane: one provider's queue, threads, connections and counters. No lane waits for another.
 
 An entry is in memory (queued, waiting or under way), or only in its journal, when the memory is full or an earlier process
-left it there; then it is loaded once there is room.
+left it there; then it is loaded once there is room. It is written as the platform wants it before it is queued, by the
+settings of that moment; the request that carries it is made when it goes out.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from . import routing
 from .backlog import Backlog
 from .conversion import Conversion
-from .delivery import Entry, Item, Settled, outdated, prepare, requests_of
+from .delivery import Settled, outdated, requests_of, unsettled
 from .journal import Journal, Row
 from .log import FULL, LEFT, UNREADABLE, Notices, logger, tell_held, tell_lost, tell_trouble
-from .mapping import count_match_keys
+from .mapping import Entry, Known, NotSent, Source, count_match_keys, encode
 from .model import LaneSettings
 from .outbox import RECOVERED, Hooks, Outbox
 from .outcomes import Outcomes
@@ -93,42 +95,74 @@ class Lane:
 
     # --- the app's side
 
-    def filtered(self, effective: Conversion) -> str | None:
-        """Why this provider does not get the conversion, whose choices of consent hold now; None where it does."""
-        try:
-            synthetic = self.given.send_synthetic
-            return routing.filtered(self.provider, effective, send_synthetic=synthetic, resource=self.resource)
-        except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others, nor the thread
-            return f"internal error ({type(problem).__name__})"
+    def written(self, conversion: Conversion, source: Source, now: int) -> Entry | Settled:
+        """The conversion as the platform wants it, or the outcome of one that it does not get. Never raises.
 
-    def offer(self, offers: Sequence[tuple[Entry, str | None]]) -> None:
-        """Count entries in, and queue those that are not filtered, for which a reason is given.
+        Args:
+            source: What is kept of it.
+            now: Unix time in nanoseconds.
+        """
+        given, provider = self.given, self.provider
+        result: Entry | NotSent
+        try:
+            conversion = given.consent.effective(conversion)
+            synthetic = given.send_synthetic
+            reason = routing.filtered(provider, conversion, send_synthetic=synthetic, resource=self.resource)
+            if reason is not None:
+                result = NotSent("filtered", reason)
+            elif self._room() > 0:
+                result = encode(provider, conversion, now, source, given)
+            else:
+                result = Entry(source)
+        except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others, nor the thread
+            result = NotSent("dropped", f"internal error ({type(problem).__name__})")
+        return Settled(Entry(source), *result) if isinstance(result, NotSent) else result
+
+    def offer(self, offers: Sequence[Entry | Settled], *, loaded: bool = False) -> None:
+        """Count in what `written` made of some conversions, queue the entries and settle the others.
 
         Where the queue is full they stay on disk, or are dropped.
+
+        Args:
+            loaded: They come from a journal: some are counted already, and some may be in memory.
         """
         admitted: list[Entry] = []
-        filtered: list[Settled] = []
+        settled: list[Settled] = []
+        mapped: list[Known] = []
         turned_away = 0
         with self._changed:
             ledger, room = self._ledger, self._room()
-            for entry, reason in offers:
-                kind = entry.conversion.type.value
-                ledger.captured[kind] += 1
-                if reason is not None:
-                    ledger.settle("filtered", reason, kind)
-                    if entry.journal is not None:
-                        filtered.append(Settled(entry, "filtered", reason))
-                elif room > 0:
+            for one in offers:
+                entry = one.entry if isinstance(one, Settled) else one
+                source = entry.source
+                if loaded and self._backlog.knows(source):
+                    continue
+                if loaded and source.journal is not None and source.seq > source.journal.found_through:
+                    self._pending -= 1  # counted when there was no room for it
+                    self._journaled -= 1
+                else:
+                    ledger.captured[source.kind] += 1
+                if isinstance(one, Settled):
+                    settled.append(one)
+                    continue
+                if entry.content:
+                    mapped.append(source.known)
+                if room > 0 and entry.content:
                     room -= 1
                     admitted.append(entry)
                 else:
                     reason = AFTER_SHUTDOWN if self._closed else QUEUE_FULL
-                    turned_away += self._turn_away(kind, entry.journal, entry.seq, reason)
+                    turned_away += self._turn_away(source.kind, source.journal, source.seq, reason)
+            told = ledger.settle_each((one.status, one.reason, one.entry.source.kind) for one in settled)
+            ledger.handed_over += sum(one.status != "filtered" for one in settled)
+            if self._telemetry is not None:
+                ledger.mapped += len(mapped)
+                ledger.match_keys.update(count_match_keys(mapped, self.provider.MATCH_KEYS))
             batcher = self._admit(admitted) if admitted else None
         if batcher is not None:
             batcher.emit_all(admitted)
-        if filtered:
-            self._outcomes.write(filtered)
+        self._outcomes.write(settled)
+        tell_lost(self._notices, self.provider.name, told)
         self._say_full(turned_away)
 
     def turn_away(self, kind: str, journal: Journal | None, seq: int, reason: str = QUEUE_FULL) -> None:
@@ -161,9 +195,9 @@ class Lane:
         self._pending += len(entries)
         self._in_memory += len(entries)
         for entry in entries:
-            if entry.journal is not None:
+            if entry.source.journal is not None:
                 self._journaled += 1
-                self._backlog.hold(entry)
+                self._backlog.hold(entry.source)
         return self._batcher or self._start()
 
     def _start(self) -> Batcher | InlineBatcher:
@@ -272,7 +306,7 @@ class Lane:
 
     def _load(self) -> None:
         try:
-            self._backlog.load(self._room, self._admit_loaded, self._unreadable)
+            self._backlog.load(self._room, self.written, partial(self.offer, loaded=True), self._unreadable)
         except sqlite3.Error as problem:
             self._notices.warn("load", UNREADABLE, self.provider.name, problem)
         with self._changed:
@@ -286,19 +320,6 @@ class Lane:
     def _room(self) -> int:
         return 0 if self._closed else self.given.queue.queue_size - self._in_memory
 
-    def _admit_loaded(self, entries: Sequence[Entry]) -> None:
-        with self._changed:
-            admitted = [entry for entry in entries if not self._backlog.knows(entry)]
-            for entry in admitted:
-                if entry.journal is not None and entry.seq > entry.journal.found_through:
-                    self._pending -= 1  # counted already, when there was no room for it
-                    self._journaled -= 1
-                else:
-                    self._ledger.captured[entry.conversion.type.value] += 1
-            batcher = self._admit(admitted) if admitted else None
-        if batcher is not None:
-            batcher.emit_all(admitted)
-
     def _unreadable(self, journal: Journal, seq: int) -> None:
         self._outcomes.write_rows(journal, [Row(seq, "dropped", "unreadable in the storage")])
 
@@ -306,7 +327,6 @@ class Lane:
 
     def _export(self, entries: list[Entry]) -> None:
         """Take queued entries to the outbox. Never raises: an exception would cost the thread, or the batch its count."""
-        items: list[Item] = []
         settled: list[Settled] = []
         with self._changed:
             again = min(self._moved, len(entries))
@@ -314,39 +334,28 @@ class Lane:
             self._ledger.handed_over += len(entries) - again
             self._exporting += len(entries)
             # Together, as a reload may change them; an outbox that was retired meanwhile gives its requests back.
-            provider, outbox, log_only = self.provider, self._outbox, self.log_only
+            given, provider, outbox, log_only = self.given, self.provider, self._outbox, self.log_only
         try:
             tell_held()
-            effective = self.given.consent.effective
-            items, settled = prepare(provider, entries, effective, self.filtered, time.time_ns())
+            settled = outdated(given, entries, time.time_ns())
             self._settle(settled)
-            self._count_match_keys(items)
-            requests = requests_of(provider, items)
+            requests = requests_of(provider, unsettled(entries, settled))
             if log_only:
                 for batch in requests:
                     logger.info("%s, test environment, not sent: %s", self.provider.name, batch.body().decode())
                 reason = "test environment: logged, not sent"
-                self._settle([Settled(item.entry, "filtered", reason) for item in items])
+                self._settle([Settled(entry, "filtered", reason) for batch in requests for entry in batch.entries])
             elif outbox is not None:
                 outbox.submit(requests)
         except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
-            done = {id(one.entry) for one in settled}
             reason = f"internal error ({type(problem).__name__})"
-            self._settle([Settled(entry, "dropped", reason) for entry in entries if id(entry) not in done])
+            self._settle([Settled(entry, "dropped", reason) for entry in unsettled(entries, settled)])
 
-    def _count_match_keys(self, items: Sequence[Item]) -> None:
-        if self._telemetry is not None:
-            found = count_match_keys((item.entry.conversion for item in items), self.provider.MATCH_KEYS)
-            with self._changed:
-                self._ledger.mapped += len(items)
-                self._ledger.match_keys.update(found)
-
-    def _recheck(self, items: Sequence[Item]) -> Sequence[Item]:
+    def _recheck(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Before another attempt: what was erased or has expired meanwhile is settled."""
-        settled = outdated(self.provider, items, time.time_ns())
+        settled = outdated(self.given, entries, time.time_ns())
         self._settle(settled)
-        gone = {id(one.entry) for one in settled}
-        return [item for item in items if id(item.entry) not in gone] if gone else items
+        return unsettled(entries, settled)
 
     def _attempted(self) -> None:
         with self._changed:
@@ -358,46 +367,48 @@ class Lane:
             waiting = self._pending
         tell_trouble(self._notices, kind, self.provider.name, reason, waiting)
 
-    def _move(self, items: Sequence[Item]) -> None:
+    def _move(self, entries: Sequence[Entry]) -> None:
         """An outbox that was retired gives these back, for the present one."""
         with self._changed:
             batcher = None if self._closed else self._batcher
             if batcher is not None:
-                self._exporting -= len(items)
-                self._moved += len(items)
+                self._exporting -= len(entries)
+                self._moved += len(entries)
         if batcher is None:
-            self._left(items, UNDELIVERED)
+            self._left(entries, UNDELIVERED)
         else:
-            batcher.emit_all([item.entry for item in items])
+            batcher.emit_all(entries)
 
-    def _left(self, items: Sequence[Item], reason: str) -> None:
+    def _left(self, entries: Sequence[Entry], reason: str) -> None:
         """The outbox gives these up: dropped, or left in the storage."""
         closing = self._closed
         with self._changed:
             self._gave_up = self._gave_up or closing
-        self._settle([Settled(i.entry, "dropped", reason) for i in items if not closing or i.entry.journal is None])
+        self._settle(
+            [Settled(entry, "dropped", reason) for entry in entries if not closing or entry.source.journal is None]
+        )
 
     def _settle(self, settled: Sequence[Settled], attempts: int = 0) -> None:
         if not settled:
             return
         self._outcomes.write(settled, attempts)
-        in_journal = [one for one in settled if one.entry.journal is not None]
-        in_memory = [one for one in settled if one.entry.journal is None]
+        in_journal = [one for one in settled if one.entry.source.journal is not None]
+        in_memory = [one for one in settled if one.entry.source.journal is None]
         with self._changed:
             in_journal = in_journal[: self._journaled]  # what shutdown gave up already stays counted as that
             counted = in_journal + in_memory[: self._pending - self._journaled]
             self._journaled -= len(in_journal)
             for one in in_journal:
-                self._backlog.release(one.entry)
+                self._backlog.release(one.entry.source)
             self._pending -= len(counted)
             self._in_memory -= len(counted)
             self._exporting -= len(counted)
-            told = self._ledger.settle_each((one.status, one.reason, one.entry.conversion.type) for one in counted)
+            told = self._ledger.settle_each((one.status, one.reason, one.entry.source.kind) for one in counted)
             if not self._pending:
                 self._changed.notify_all()
             more = self._backlog.waits and self._in_memory < self.given.queue.queue_size // 2
         if self._telemetry is not None:
-            arrived = [one.entry.conversion for one in settled if one.status == "delivered"]
+            arrived = [one.entry for one in settled if one.status == "delivered"]
             self._telemetry.delivered(self.provider, arrived)
         tell_lost(self._notices, self.provider.name, told)
         if more:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from .delivery import Batch, Item, Settled, Verdict, judge
+from .delivery import Batch, Settled, Verdict, judge
+from .mapping import Entry
 from .pace import Pace
 from .providers.base import Provider, Response
 from .retry import RetryPolicy
@@ -52,7 +53,7 @@ class Hooks:
 
     Attributes:
         settle: Told the outcomes of some entries, each exactly once, and after how many attempts.
-        recheck: Given the items of a request that goes again; settles those that must not, and returns the others.
+        recheck: Given the entries of a request that goes again; settles those that must not, and returns the others.
         attempted: Told of each request that goes out.
         trouble: Told `(kind, reason)` once when the lane pauses (`credentials`, `outage`), and `recovered`.
         left: Given what is unsent when the lane closes, and why.
@@ -60,11 +61,11 @@ class Hooks:
     """
 
     settle: Callable[[Sequence[Settled], int], None]
-    recheck: Callable[[Sequence[Item]], Sequence[Item]]
+    recheck: Callable[[Sequence[Entry]], Sequence[Entry]]
     attempted: Callable[[], None]
     trouble: Callable[[str, str], None]
-    left: Callable[[Sequence[Item], str], None]
-    move: Callable[[Sequence[Item]], None]
+    left: Callable[[Sequence[Entry], str], None]
+    move: Callable[[Sequence[Entry]], None]
 
 
 class Outbox:
@@ -122,7 +123,7 @@ class Outbox:
                     self._ready.append(Work(batch))
                     inline = not self._call_one() and not self._threads
             if retired:
-                self._hooks.move(batch.items)
+                self._hooks.move(batch.entries)
             if inline and not self._streak:  # no thread can start any more, as in exit handlers
                 self._consume(wait=False)
 
@@ -151,9 +152,7 @@ class Outbox:
         """The Unix time in nanoseconds of the oldest conversion that waits here for its turn or a retry."""
         with self._lock:
             waiting = [*self._ready, *(work for _, _, work in self._later)]
-        return min(
-            (item.entry.conversion.time_unix_nano for work in waiting for item in work.batch.items), default=None
-        )
+        return min((entry.source.time_unix_nano for work in waiting for entry in work.batch.entries), default=None)
 
     # --- retired: another outbox, of other settings, takes the place of this one
 
@@ -169,7 +168,7 @@ class Outbox:
             waiting = self._waiting()
             self._call_all()
         for work in waiting:
-            self._hooks.move(work.batch.items)
+            self._hooks.move(work.batch.entries)
 
     def _waiting(self) -> list[Work]:
         """Take out all that waits; with the lock held."""
@@ -202,7 +201,7 @@ class Outbox:
             unsent = self._waiting()
             sending = self._sending
         for work in unsent:
-            self._hooks.left(work.batch.items, "not delivered before the end of shutdown")
+            self._hooks.left(work.batch.entries, "not delivered before the end of shutdown")
         return not sending
 
     # --- the consumers' threads
@@ -293,20 +292,20 @@ class Outbox:
     def _send(self, work: Work) -> None:
         batch = work.batch
         if work.failures:
-            batch = work.batch = batch.of(self._hooks.recheck(batch.items))
-        if not batch.items:
+            batch = work.batch = batch.of(self._hooks.recheck(batch.entries))
+        if not batch.entries:
             return
         if self._pace is not None:
-            self._pace.take(time.monotonic(), len(batch.items))
+            self._pace.take(time.monotonic(), len(batch.entries))
         self._hooks.attempted()
         work.started = work.started or time.monotonic()
         exchange = (
-            self._telemetry.sending(self._provider, batch.items, work.failures, work.started)
+            self._telemetry.sending(self._provider, batch.entries, work.failures, work.started)
             if self._telemetry is not None
             else None
         )
         response = self._response(batch, exchange)
-        verdict = judge(self._provider, batch.items, response)
+        verdict = judge(self._provider, batch.entries, response)
         if exchange is not None:
             exchange.answered(response, verdict)
         if verdict.settled:
@@ -320,7 +319,7 @@ class Outbox:
             if exchange is not None:
                 exchange.to(request)
             response = self._transport.send(request, events)
-            if response.dropped and all(item.written.repeatable for item in batch.items):
+            if response.dropped and all(entry.repeatable for entry in batch.entries):
                 response = self._transport.send(request, events)  # it was idle for too long; a new one is made
         except Exception as problem:  # noqa: BLE001 reason: what somebody else's provider wants must not cost the lane its thread
             return Response(0, error=f"request failed ({type(problem).__name__})", sent=False)
@@ -333,7 +332,7 @@ class Outbox:
             Whether the batch is sent again, after a while.
         """
         now = time.monotonic()
-        left: list[tuple[Sequence[Item], str]] = []
+        left: list[tuple[Sequence[Entry], str]] = []
         told: tuple[str, str] | None = None
         with self._lock:
             again = map(work.batch.of, reversed(verdict.again))
@@ -379,13 +378,13 @@ class Outbox:
                 self._streak = self._denials = 0
                 self._not_before = 0.0
             if self._closing and self._broken:  # an outage at shutdown: what is left would fail as well
-                left.extend((one.batch.items, f"shutdown during an outage: {verdict.reason}") for one in self._ready)
+                left.extend((one.batch.entries, f"shutdown during an outage: {verdict.reason}") for one in self._ready)
                 self._ready.clear()
             given_back = self._waiting() if self._retired else []
         for one in given_back:
-            self._hooks.move(one.batch.items)
-        for items, reason in left:
-            self._hooks.left(items, reason)
+            self._hooks.move(one.batch.entries)
+        for entries, reason in left:
+            self._hooks.left(entries, reason)
         if told is not None and not self._retired:
             self._hooks.trouble(*told)
         return bool(verdict.later or verdict.paused) and not left and not given_back

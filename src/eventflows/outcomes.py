@@ -26,9 +26,9 @@ class Outcomes:
         """Write those of events that are in a journal."""
         by_journal: dict[Journal, list[Row]] = {}
         for one in settled:
-            if one.entry.journal is not None:
-                row = Row(one.entry.seq, one.status, one.reason, attempts)
-                by_journal.setdefault(one.entry.journal, []).append(row)
+            journal, seq = one.entry.source.journal, one.entry.source.seq
+            if journal is not None:
+                by_journal.setdefault(journal, []).append(Row(seq, one.status, one.reason, attempts))
         for journal, rows in by_journal.items():
             self.write_rows(journal, rows)
 

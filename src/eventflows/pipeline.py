@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
@@ -20,13 +20,14 @@ from .commit import Fate, WaitingRoom
 from .config import Settings, read_again, settings
 from .context import Surroundings, around
 from .conversion import EventType
-from .delivery import Entry
+from .delivery import Settled
 from .errors import ConfigurationError
 from .intake import Arrival, Intake
 from .journal import Journal
 from .lane import Lane
 from .lanes import Lanes
 from .log import NOT_CONFIGURED, Notices, logger
+from .mapping import Entry, source_of
 from .providers.base import Provider
 from .routing import Seen
 from .sealing import Event, record, seal, shown
@@ -221,24 +222,25 @@ class Pipeline:
             told()
         self._lanes.find_environment()
         for owed, some in groupby(arrivals, attrgetter("owed")):
-            self._offer(some, self._lanes.of(owed))
+            self._offer(list(some), self._lanes.of(owed))
 
-    def _offer(self, arrivals: Iterable[Arrival], lanes: Sequence[Lane]) -> None:
-        arrivals, country = list(arrivals), self.settings.rules.default_country
-        offers = [list[tuple[Entry, str | None]]() for _ in lanes]
-        for event, journal, seq, owed in arrivals:
+    def _offer(self, arrivals: Sequence[Arrival], lanes: Sequence[Lane]) -> None:
+        """Read each event and write it for all lanes before the next: whatever lives longer costs the collector its time."""
+        country, now = self.settings.rules.default_country, time.time_ns()
+        offers: list[list[Entry | Settled]] = [[] for _ in lanes]
+        for arrival in arrivals:
+            event, journal, seq, _ = arrival
             try:
                 conversion = conversion_of(event, country)
             except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others of its batch
-                self._turn_away([Arrival(event, journal, seq, owed)], f"internal error ({type(problem).__name__})")
+                self._turn_away([arrival], f"internal error ({type(problem).__name__})")
                 continue
             for attribute, reason in conversion.left_out:
                 self._left_out[attribute, reason] += 1
                 self._notices.warn(f"{attribute}: {reason}", "{count} conversions go without %s: %s", attribute, reason)
-            effective = self.settings.consent.effective(conversion)
-            entry = Entry(conversion, journal, seq)
+            source = source_of(conversion, journal, seq)
             for lane, offered in zip(lanes, offers, strict=True):
-                offered.append((entry, lane.filtered(effective)))
+                offered.append(lane.written(conversion, source, now))
         for lane, offered in zip(lanes, offers, strict=True):
             lane.offer(offered)
         self._offered(arrivals)
@@ -289,7 +291,8 @@ class Pipeline:
     def reload(self, providers: Sequence[Provider] | Mapping[str, Any] | None = None, **options: Any) -> None:
         """Go by other settings from now on: without arguments those that the configuration file holds now.
 
-        What was recorded before goes to the providers that were configured then, by their new settings where they still are.
+        What was recorded before goes as it was written then to the providers that were configured then, and where those still
+        are by their new credentials, addresses and limits.
         Lanes whose settings did not change are left alone. Providers that are gone stay in `stats`, and deliver what they owe.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -58,9 +58,13 @@ def filtered(
         return reason
     if not send_synthetic and (synthetic := conversion.request.synthetic_type) in SYNTHETIC_TYPES:
         return f"user_agent.synthetic.type is {synthetic}"
-    needed = provider.NEEDS_CONSENT if provider.needs_consent is None else provider.needs_consent
-    purpose = denied(needed, conversion.consent)
+    purpose = denied(needed_consent(provider), conversion.consent)
     return f"consent: {purpose} denied" if purpose else None
+
+
+def needed_consent(provider: Provider) -> Sequence[str]:
+    """The purposes that must not be denied for a conversion to go to this provider."""
+    return provider.NEEDS_CONSENT if provider.needs_consent is None else provider.needs_consent
 
 
 class Seen:

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .conversion import EventType
-
 STATUSES = ("delivered", "filtered", "refused", "expired", "dropped")
 MAX_REASONS = 100
 """So many different reasons a lane tells apart; each is a label's value in somebody's metrics."""
@@ -73,11 +71,11 @@ class Ledger:
             self._reasons.add(reason)
         self.outcomes[status, reason, kind] += count
 
-    def settle_each(self, outcomes: Iterable[tuple[str, str, EventType]]) -> Counter[tuple[str, str]]:
+    def settle_each(self, outcomes: Iterable[tuple[str, str, str]]) -> Counter[tuple[str, str]]:
         """Count outcomes by status, reason and conversion type; returns how many of each status and reason there were."""
         told: Counter[tuple[str, str]] = Counter()
         for (status, reason, kind), count in Counter(outcomes).items():
-            self.settle(status, reason, kind.value, count)
+            self.settle(status, reason, kind, count)
             told[status, reason] += count
         return told
 

@@ -15,9 +15,9 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from .conversion import Conversion
-from .delivery import Item, Verdict
+from .delivery import Verdict
 from .log import Notices
+from .mapping import Entry
 from .measured import Component, Measured, Source, component_of
 from .metrics import SCOPE, Instruments, instruments
 from .providers.base import Provider, Request, Response
@@ -64,14 +64,14 @@ class Telemetry:
         self._source.ended()
 
     @_never_raises
-    def delivered(self, provider: Provider, conversions: Sequence[Conversion]) -> None:
+    def delivered(self, provider: Provider, entries: Sequence[Entry]) -> None:
         """These have just arrived, with one request."""
         now = time.time_ns()
         named = {"eventflows.provider": provider.name}
-        for conversion in conversions[:: 1 + max(0, len(conversions) - 1) // MAX_AGES]:
-            self._instruments.age.record(max(0, now - conversion.time_unix_nano) / 1e9, named)
+        for entry in entries[:: 1 + max(0, len(entries) - 1) // MAX_AGES]:
+            self._instruments.age.record(max(0, now - entry.source.time_unix_nano) / 1e9, named)
 
-    def sending(self, provider: Provider, batch: Sequence[Item], failures: int, began: float) -> Exchange:
+    def sending(self, provider: Provider, batch: Sequence[Entry], failures: int, began: float) -> Exchange:
         """A request goes out; the caller ends it with `answered`.
 
         Args:
@@ -87,8 +87,10 @@ class Telemetry:
                 _notices.warn("telemetry", _FAILED, type(problem).__name__)
         return Exchange(self._instruments, component, span, began)
 
-    def _start_span(self, provider: Provider, component: Component, batch: Sequence[Item], failures: int) -> trace.Span:
-        origins = dict.fromkeys(filter(None, (item.entry.conversion.origin for item in batch)))
+    def _start_span(
+        self, provider: Provider, component: Component, batch: Sequence[Entry], failures: int
+    ) -> trace.Span:
+        origins = dict.fromkeys(filter(None, (entry.source.origin for entry in batch)))
         linked = islice(origins, MAX_LINKS)
         resent = {"http.request.resend_count": failures} if failures else {}
         return self._tracer.start_span(

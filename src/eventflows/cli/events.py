@@ -16,7 +16,6 @@ from .. import config, direct, routing
 from ..checks import seconds
 from ..config import Settings
 from ..conversion import Conversion
-from ..delivery import Entry, Item
 from ..dryrun import Rendered, prepared, render_with
 from ..environments import TEST, name_in
 from ..mapping import NotSent, encode
@@ -168,9 +167,7 @@ def _to(
         return _Result(name, written.status, written.reason)
     transport = open_transport(provider.METHOD, settings.transport(provider), 1)
     try:
-        (found,) = direct.send(
-            provider, [Item(Entry(conversion), written)], transport, settings.lane(provider).retry, deadline
-        )
+        (found,) = direct.send(provider, [written], transport, settings.lane(provider).retry, deadline)
     finally:
         transport.close()
     status, reason, response = found.settled.status, found.settled.reason, found.response
