@@ -39,6 +39,7 @@ LAYERS = [
     {"sealing"},
     {"provider_settings"},
     {"capture", "commit", "providers.base", "request"},
+    {"providers.ga4_validation"},
     {"providers", *(f"providers.{name}" for name in BUILT_IN), "visitor"},
     {"routing", "transport", "context", "pace", "provider_list"},
     {"model"},
@@ -63,7 +64,9 @@ LAYERS = [
     {"cli.__main__"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
-PROVIDERS_MAY_IMPORT = {"conversion", "errors", "pii", "country", "secret", "semconv", "providers.base"}
+PROVIDERS_MAY_IMPORT = set(
+    "conversion errors pii country secret semconv providers.base providers.ga4_validation".split()
+)
 
 
 def modules() -> dict[str, Path]:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -31,9 +31,9 @@ from .base import (
     all_of,
     by_http_status,
     present,
-    refused_at,
     scalars,
 )
+from .ga4_validation import validated
 
 REGIONS: Mapping[str, str] = {
     "us": "https://www.google-analytics.com",
@@ -44,11 +44,6 @@ MAX_PARAMS = 25
 MAX_ITEMS = 200
 MAX_USER_ID = 256
 MAX_HASHES = 3  # e-mail addresses, and as many phone numbers
-ADDRESS_FORMS: Mapping[str, str] = {
-    "sha256_first_name": "first_name.letters",
-    "sha256_last_name": "last_name.letters",
-    "sha256_street": "street.words",
-}
 MAX_VALUE = 100  # characters of a parameter's value, but for these:
 MAX_VALUES: Mapping[str, int] = {"page_title": 300, "page_referrer": 420, "page_location": 1000}
 
@@ -88,11 +83,7 @@ _CLIENT_ID = re.compile(r"(?:GA[0-9]\.[0-9-]+\.)?([1-9][0-9]{0,18}\.[1-9][0-9]{0
 _SESSION = r"([1-9][0-9]{0,17})"
 _SESSION_ID = re.compile(rf"{_SESSION}|GS1\.[0-9-]+\.{_SESSION}(?:\..*)?|GS2\.[0-9-]+\.(?:.*\$)?s{_SESSION}(?:\$.*)?")
 _COUNTRY_PREFIX = re.compile(r"^[A-Za-z]{2}-")
-_EVENT_INDEX = re.compile(r"(?:\$\.)?events(?:\[|\.)(\d+)\b")
-_DESCRIBED_INDEX = re.compile(r"Event at index: \[(\d+)\]")
-_BRACKETED = re.compile(r"\[[0-9]+\]")
-_CODE = re.compile(r"[A-Z_]{1,40}")
-_PATH = re.compile(r"[\w.\[\]$]{1,120}")
+_NOT_IN_POSTAL_CODES = str.maketrans("", "", ".~")
 
 
 @dataclass(frozen=True, repr=False)
@@ -201,7 +192,7 @@ class GA4Provider(Provider):
         status = response.status
         if 200 <= status < 300:
             # All that a 2xx says is that the request arrived; GA4 never tells more.
-            return _validated(response, batch) if self.test_mode else all_of(batch, Status.DELIVERED)
+            return validated(response, batch) if self.test_mode else all_of(batch, Status.DELIVERED)
         if status in (0, 408, 413, 425, 429) or status >= 500:
             return by_http_status(response, batch)
         return all_of(batch, Status.REFUSED, f"HTTP {status}")
@@ -217,29 +208,42 @@ class GA4Provider(Provider):
 
     def _envelope(self, conversion: Conversion) -> dict[str, Any]:
         user, request, consent = conversion.user, conversion.request, conversion.consent
-        app = conversion.device.app_instance_id if self.firebase_app_id is not None else None
-        if self.firebase_app_id is not None and not app:
+        envelope: dict[str, Any] = {}
+        if self.firebase_app_id is None:
+            envelope["client_id"] = _client_id(conversion)
+        elif app := conversion.device.app_instance_id:
+            envelope["app_instance_id"] = app
+        else:
             raise Unencodable("GA4 app streams need conversion.app_instance_id")
-        envelope: dict[str, Any] = {"app_instance_id": app} if app else {"client_id": _client_id(conversion)}
-        if user_id := next((i for i in user.user_id if 0 < len(i) <= MAX_USER_ID and "@" not in i), None):
-            envelope["user_id"] = user_id
+        for user_id in user.user_id:
+            if 0 < len(user_id) <= MAX_USER_ID and "@" not in user_id:
+                envelope["user_id"] = user_id
+                break
+        ad_user_data = consent.ad_user_data
         personalization = False if conversion.limited_data_use else consent.ad_personalization
-        if personalization is not None or consent.ad_user_data is not None:
-            envelope["consent"] = present(
-                ad_user_data=_choice(consent.ad_user_data), ad_personalization=_choice(personalization)
-            )
+        if ad_user_data is not None or personalization is not None:
+            choices = envelope["consent"] = {}
+            if ad_user_data is not None:
+                choices["ad_user_data"] = _choice(ad_user_data)
+            if personalization is not None:
+                choices["ad_personalization"] = _choice(personalization)
         # Google ignores ip_override beside user_location, and user_agent beside device.
-        if request.client_address:
-            envelope["ip_override"] = request.client_address
+        if address := request.client_address:
+            envelope["ip_override"] = address
         elif place := _location(user):
             envelope["user_location"] = place
-        if request.user_agent:
-            envelope["user_agent"] = request.user_agent
-        elif request.language:
-            envelope["device"] = {"language": request.language}
-        if consent.ad_user_data is not False and (data := _user_data(user)):
+        if user_agent := request.user_agent:
+            envelope["user_agent"] = user_agent
+        elif language := request.language:
+            envelope["device"] = {"language": language}
+        if ad_user_data is not False and (data := _user_data(user)):
             envelope["user_data"] = data
         return envelope
+
+    @cached_property
+    def _session_cookie(self) -> str:
+        """The name of this stream's own cookie, `_ga_<measurement id without G->`, among the clicks."""
+        return f"ga_session_id.{(self.measurement_id or '').removeprefix('G-')}"
 
 
 _STANDARD_BY_KEY = {name.replace("_", ""): name for name in GA4Provider.STANDARD_EVENTS}
@@ -253,8 +257,8 @@ def _slug(name: str) -> str:
     return slug[:MAX_NAME]
 
 
-def _choice(granted: bool | None) -> str | None:
-    return None if granted is None else "GRANTED" if granted else "DENIED"
+def _choice(granted: bool) -> str:
+    return "GRANTED" if granted else "DENIED"
 
 
 # --- who -----------------------------------------------------------------------------------------------------------
@@ -285,13 +289,10 @@ def _trace(conversion: Conversion) -> str:
     return f"conversion {conversion.id}"
 
 
-def _session_id(conversion: Conversion, measurement_id: str | None) -> int | None:
-    """The one that was recorded, else that of this stream's own cookie, `_ga_<measurement id without G->`."""
-    if not conversion.clicks:
-        return None
-    stream = (measurement_id or "").removeprefix("G-")
-    told = conversion.clicks.get("ga_session_id") or conversion.clicks.get(f"ga_session_id.{stream}", "")
-    match = _SESSION_ID.fullmatch(told.strip())
+def _session_id(clicks: Mapping[str, str], cookie: str) -> int | None:
+    """The one that was recorded, else that of the stream's own cookie."""
+    told = clicks.get("ga_session_id") or clicks.get(cookie)
+    match = _SESSION_ID.fullmatch(told.strip()) if told else None
     return int(match[1] or match[2] or match[3]) if match else None
 
 
@@ -302,8 +303,14 @@ def _user_data(user: Identifiers) -> dict[str, Any]:
         data["sha256_email_address"] = list(emails[:MAX_HASHES])
     if phones := sealed.get("phone.e164"):
         data["sha256_phone_number"] = list(phones[:MAX_HASHES])
-    address = {field: digests[0] for field, form in ADDRESS_FORMS.items() if (digests := sealed.get(form))}
-    postal_code = re.sub(r"[.~]", "", user.postal_code or "").strip()
+    address: dict[str, Any] = {}
+    if names := sealed.get("first_name.letters"):
+        address["sha256_first_name"] = names[0]
+    if names := sealed.get("last_name.letters"):
+        address["sha256_last_name"] = names[0]
+    if streets := sealed.get("street.words"):
+        address["sha256_street"] = streets[0]
+    postal_code = (user.postal_code or "").translate(_NOT_IN_POSTAL_CODES).strip()
     if address or postal_code:  # a city alone is nobody's address
         region = letters(_COUNTRY_PREFIX.sub("", (user.region or "").strip()))
         address |= present(city=letters(user.city or ""), region=region, postal_code=postal_code, country=user.country)
@@ -321,31 +328,50 @@ def _location(user: Identifiers) -> dict[str, Any]:
 
 def _params(conversion: Conversion, name: str, provider: GA4Provider) -> dict[str, Any]:
     """What GA4 knows comes first, so that custom properties are what the limit of 25 cuts off."""
-    value, request = conversion.value, conversion.request
-    params = present(
-        session_id=_session_id(conversion, provider.measurement_id),
-        engagement_time_msec=_engagement_time(conversion.properties),
-        debug_mode=1 if provider.debug_mode else None,
-        transaction_id=_transaction_id(conversion, name),
-        currency=conversion.currency,
-        value=abs(value) if value is not None and name == "refund" else value,
-        coupon=_cut("coupon", conversion.coupon),
-        shipping=conversion.shipping,
-        tax=conversion.tax,
-        search_term=_cut("search_term", conversion.search_term),
-        page_location=_cut("page_location", request.url),
-        page_referrer=_cut("page_referrer", request.referrer),
-        page_title=_cut("page_title", request.page_title),
-        items=[_item(item) for item in conversion.items if item.id or item.name][:MAX_ITEMS],
-    )
-    for key, custom in scalars(conversion.properties, RESERVED_PARAMS).items() if conversion.properties else ():
-        slug = _slug(key)
+    value, request, clicks, properties = conversion.value, conversion.request, conversion.clicks, conversion.properties
+    params: dict[str, Any] = {}
+    if clicks and (session_id := _session_id(clicks, provider._session_cookie)) is not None:
+        params["session_id"] = session_id
+    params["engagement_time_msec"] = _engagement_time(properties)
+    if provider.debug_mode:
+        params["debug_mode"] = 1
+    if transaction_id := _transaction_id(conversion, name):
+        params["transaction_id"] = transaction_id
+    if currency := conversion.currency:
+        params["currency"] = currency
+    if value is not None:
+        params["value"] = abs(value) if name == "refund" else value
+    if coupon := conversion.coupon:
+        params["coupon"] = coupon[:MAX_VALUE]
+    if (shipping := conversion.shipping) is not None:
+        params["shipping"] = shipping
+    if (tax := conversion.tax) is not None:
+        params["tax"] = tax
+    if term := conversion.search_term:
+        params["search_term"] = term[:MAX_VALUE]
+    if url := request.url:
+        params["page_location"] = url[: MAX_VALUES["page_location"]]
+    if referrer := request.referrer:
+        params["page_referrer"] = referrer[: MAX_VALUES["page_referrer"]]
+    if title := request.page_title:
+        params["page_title"] = title[: MAX_VALUES["page_title"]]
+    if items := [_item(item) for item in conversion.items if item.id or item.name]:
+        params["items"] = items[:MAX_ITEMS]
+    for key, custom in scalars(properties, RESERVED_PARAMS).items() if properties else ():
         if len(params) == MAX_PARAMS:
             break
+        slug = _param(key)
         unusable = custom == "" or (isinstance(custom, float) and not math.isfinite(custom))
-        if not unusable and slug not in params and slug not in RESERVED_PARAMS and re.search(r"[A-Za-z0-9]", key):
-            params[slug] = _cut(slug, custom) if isinstance(custom, str) else custom
+        if slug and slug not in params and not unusable:
+            params[slug] = custom[: MAX_VALUES.get(slug, MAX_VALUE)] if isinstance(custom, str) else custom
     return params
+
+
+@lru_cache(maxsize=1024)
+def _param(key: str) -> str | None:
+    """The parameter that a custom property becomes, if any."""
+    slug = _slug(key)
+    return slug if slug not in RESERVED_PARAMS and re.search(r"[A-Za-z0-9]", key) else None
 
 
 def _transaction_id(conversion: Conversion, name: str) -> str | None:
@@ -353,8 +379,9 @@ def _transaction_id(conversion: Conversion, name: str) -> str | None:
 
     An id that is too long is left out: cut, it could be the id of another order.
     """
-    if conversion.order_id and len(conversion.order_id) <= MAX_VALUE:
-        return conversion.order_id
+    order_id = conversion.order_id
+    if order_id and len(order_id) <= MAX_VALUE:
+        return order_id
     return conversion.id if name == "purchase" and len(conversion.id) <= MAX_VALUE else None
 
 
@@ -365,51 +392,24 @@ def _engagement_time(properties: Mapping[str, Any]) -> int:
     return DEFAULT_ENGAGEMENT_TIME_MSEC
 
 
-def _cut(name: str, text: str | None) -> str | None:
-    return text and text[: MAX_VALUES.get(name, MAX_VALUE)]
-
-
 def _item(item: Item) -> dict[str, Any]:
-    made = present(
-        item_id=item.id,
-        item_name=item.name,
-        price=item.price,
-        quantity=item.quantity,
-        item_category=item.category,
-        item_brand=item.brand,
-        item_variant=item.variant,
-        coupon=item.coupon,
-        discount=item.discount,
-    )
-    return {key: value[:MAX_VALUE] if isinstance(value, str) else value for key, value in made.items()}
-
-
-# --- the validation server's answer --------------------------------------------------------------------------------
-
-
-def _validated(response: Response, batch: Sequence[Sent]) -> list[Outcome]:
-    messages = response.json.get("validationMessages", []) if isinstance(response.json, Mapping) else None
-    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
-        return all_of(batch, Status.SUSPECT, "the validation server's answer is not readable")
-    if not messages:
-        return all_of(batch, Status.DELIVERED)
-    reasons: dict[int, str] = {}
-    for message in messages:
-        index = _index(message)
-        if index is not None and index < len(batch):
-            reasons.setdefault(index, _reason(message))
-    return refused_at(batch, reasons) if reasons else all_of(batch, Status.SUSPECT, _reason(messages[0]))
-
-
-def _index(message: Mapping[str, Any]) -> int | None:
-    """Which event is meant. Some messages name it only in their description, of which nothing else is read."""
-    path, description = str(message.get("fieldPath", "")), str(message.get("description", ""))
-    match = _EVENT_INDEX.match(path) or _DESCRIBED_INDEX.match(description)
-    return int(match[1]) if match else None
-
-
-def _reason(message: Mapping[str, Any]) -> str:
-    """The code and the path; the description repeats values of the event."""
-    code, path = str(message.get("validationCode", "")), str(message.get("fieldPath", ""))
-    reason = code if _CODE.fullmatch(code) else "refused by the validation server"
-    return f"{reason} at {_BRACKETED.sub('[]', path)}" if _PATH.fullmatch(path) else reason
+    made: dict[str, Any] = {}
+    if item_id := item.id:
+        made["item_id"] = item_id[:MAX_VALUE]
+    if name := item.name:
+        made["item_name"] = name[:MAX_VALUE]
+    if (price := item.price) is not None:
+        made["price"] = price
+    if (quantity := item.quantity) is not None:
+        made["quantity"] = quantity
+    if category := item.category:
+        made["item_category"] = category[:MAX_VALUE]
+    if brand := item.brand:
+        made["item_brand"] = brand[:MAX_VALUE]
+    if variant := item.variant:
+        made["item_variant"] = variant[:MAX_VALUE]
+    if coupon := item.coupon:
+        made["coupon"] = coupon[:MAX_VALUE]
+    if (discount := item.discount) is not None:
+        made["discount"] = discount
+    return made

@@ -51,16 +51,6 @@ VERSIONS: Mapping[str, date | None] = {
 MAX_CUSTOM_NAME = 50
 IN_STORE_AGE_NS = 62 * DAY_NS
 
-FORMS: Mapping[str, str] = {
-    "em": "email.lower",
-    "ph": "phone.digits",
-    "fn": "first_name.compact",
-    "ln": "last_name.compact",
-    "db": "date_of_birth.yyyymmdd",
-    "ge": "gender.letter",
-    # Meta recommends hashing; its own parameter builder, which the pixel shares, lower-cases and drops spaces first.
-    "external_id": "external_id.lower",
-}
 # An event that has only keys of one of these sets cannot be matched and is refused (best practices, 2804050).
 WEAK_KEYS = (
     frozenset({"ct", "country", "st", "zp", "ge", "client_user_agent"}),
@@ -70,6 +60,8 @@ WEAK_KEYS = (
 )
 _ALL_WEAK_KEYS = frozenset().union(*WEAK_KEYS)
 
+# Here and not where they are compared, since before Python 3.12 they are slow to look up.
+_REFUND, _SEARCH = EventType.REFUND, EventType.SEARCH
 _FBC = re.compile(r"fb\.[0-9]\.[0-9]{13}\.(\S+)")  # the third part is in milliseconds
 _FBP = re.compile(r"fb\.[0-9]\.[0-9]{13}\.[0-9]+(?:\.[A-Za-z0-9_-]{2,8})?")
 _INDEX = re.compile(r"\['data'\]\[(\d+)\]")
@@ -180,32 +172,33 @@ class MetaProvider(Provider):
         user = _user_data(conversion)
         if user.keys() <= _ALL_WEAK_KEYS and any(user.keys() <= weak for weak in WEAK_KEYS):
             raise Unencodable("Meta has nothing to match on: no e-mail, phone, user id, cookie or IP address")
-        request, personalised = conversion.request, conversion.consent.ad_personalization is not False
+        source, request = conversion.action_source, conversion.request
+        personalised, limited = conversion.consent.ad_personalization is not False, conversion.limited_data_use
         event: dict[str, Any] = {
             "event_name": name,
             "event_time": conversion.time_unix_nano // 10**9,
             "event_id": conversion.id,
-            "action_source": conversion.action_source,
+            "action_source": source,
             "user_data": user,
         }
         if data:
             event["custom_data"] = data
-        if request.url:
-            event["event_source_url"] = request.url
-        if request.referrer:
-            event["referrer_url"] = request.referrer
+        if url := request.url:
+            event["event_source_url"] = url
+        if referrer := request.referrer:
+            event["referrer_url"] = referrer
         if not personalised:
             event["opt_out"] = True
-        if conversion.action_source == "app" and (app := self._app_data(conversion)):
+        if source == "app" and (app := self._app_data(conversion)):
             event["app_data"] = app
-        if conversion.limited_data_use or not personalised:
+        if limited or not personalised:
             # Country and state 0: Meta finds out where the person is, and limits what the law there limits.
             event |= {
                 "data_processing_options": ["LDU"],
                 "data_processing_options_country": 0,
                 "data_processing_options_state": 0,
             }
-        elif conversion.limited_data_use is False:
+        elif limited is False:
             event["data_processing_options"] = []
         return Encoded(event)
 
@@ -279,13 +272,28 @@ def _integer(value: Any) -> int:
 def _user_data(conversion: Conversion) -> dict[str, Any]:
     user, request, clicks = conversion.user, conversion.request, conversion.clicks
     sealed = user.sealed
-    data: dict[str, Any] = {key: list(digests) for key, form in FORMS.items() if (digests := sealed.get(form))}
-    if request.client_address:
-        data["client_ip_address"] = request.client_address
-    if request.user_agent:
-        data["client_user_agent"] = request.user_agent
+    data: dict[str, Any] = {}
+    if emails := sealed.get("email.lower"):
+        data["em"] = [*emails]
+    if phones := sealed.get("phone.digits"):
+        data["ph"] = [*phones]
+    if names := sealed.get("first_name.compact"):
+        data["fn"] = [*names]
+    if names := sealed.get("last_name.compact"):
+        data["ln"] = [*names]
+    if births := sealed.get("date_of_birth.yyyymmdd"):
+        data["db"] = [*births]
+    if genders := sealed.get("gender.letter"):
+        data["ge"] = [*genders]
+    # Meta recommends hashing; its own parameter builder, which the pixel shares, lower-cases and drops spaces first.
+    if ids := sealed.get("external_id.lower"):
+        data["external_id"] = [*ids]
+    if address := request.client_address:
+        data["client_ip_address"] = address
+    if user_agent := request.user_agent:
+        data["client_user_agent"] = user_agent
     _add_place(data, user)
-    if fbc := _fbc(conversion):
+    if clicks and (fbc := _fbc(conversion)):
         data["fbc"] = fbc
     if (fbp := clicks.get("fbp")) and _FBP.fullmatch(fbp):
         data["fbp"] = fbp
@@ -298,12 +306,12 @@ def _user_data(conversion: Conversion) -> dict[str, Any]:
 
 def _add_place(data: dict[str, Any], user: Identifiers) -> None:
     country = user.country
-    if user.city and (city := place_digest(compact_place, user.city)):
-        data["ct"] = [city]
-    if user.region and (state := place_digest(state_code, user.region, country)):
-        data["st"] = [state]
-    if user.postal_code and (code := place_digest(postal, user.postal_code, country)):
-        data["zp"] = [code]
+    if (city := user.city) and (digested := place_digest(compact_place, city)):
+        data["ct"] = [digested]
+    if (region := user.region) and (digested := place_digest(state_code, region, country)):
+        data["st"] = [digested]
+    if (code := user.postal_code) and (digested := place_digest(postal, code, country)):
+        data["zp"] = [digested]
     if country:
         data["country"] = [place_digest(str.lower, country)]
 
@@ -319,57 +327,55 @@ def _fbc(conversion: Conversion) -> str | None:
 
 
 def _custom_data(conversion: Conversion) -> dict[str, Any]:
-    value = conversion.value
-    if value is not None:
-        value = abs(value) if conversion.type is EventType.REFUND else (value if value >= 0 else None)
-    data = _order(conversion, value)
-    for key, custom in conversion.properties.items():
+    data: dict[str, Any] = {}
+    kind, value, properties = conversion.type, conversion.value, conversion.properties
+    if value is not None and kind is _REFUND:
+        value = abs(value)
+    if value is not None and value >= 0:
+        data["value"] = value
+        if currency := conversion.currency:
+            data["currency"] = currency
+    if order_id := conversion.order_id:
+        data["order_id"] = order_id
+    if contents := _contents(conversion.items):
+        data["contents"] = contents
+        data["content_ids"] = [content["id"] for content in contents]
+        data["content_type"] = CONTENT_TYPE(properties.get("content_type")) or "product"
+    if (quantity := conversion.quantity) is not None:
+        data["num_items"] = quantity
+    if kind is _SEARCH and (term := conversion.search_term):
+        data["search_string"] = term
+    if coupon := conversion.coupon:
+        data["coupon"] = coupon
+    if (tax := conversion.tax) is not None:
+        data["tax"] = tax
+    if (shipping := conversion.shipping) is not None:
+        data["shipping"] = shipping
+    for key, custom in properties.items():
         if key in data or custom is None:
             continue
         # Beyond what it documents Meta takes scalars only.
-        convert = TYPED_DATA.get(key, as_text if isinstance(custom, (list, Mapping)) else None)
+        convert = TYPED_DATA.get(key, as_text if isinstance(custom, (list, dict)) else None)
         sent = convert(custom) if convert else custom
         if sent or sent == 0:
             data[key] = sent
     return data
 
 
-def _order(conversion: Conversion, value: float | int | None) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    if value is not None:
-        data["value"] = value
-        if conversion.currency:
-            data["currency"] = conversion.currency
-    if conversion.order_id:
-        data["order_id"] = conversion.order_id
-    if items := [item for item in conversion.items if item.id]:
-        data["contents"] = [_content(item) for item in items]
-        data["content_ids"] = [item.id for item in items]
-        data["content_type"] = CONTENT_TYPE(conversion.properties.get("content_type")) or "product"
-    if conversion.quantity is not None:
-        data["num_items"] = conversion.quantity
-    if conversion.search_term and conversion.type is EventType.SEARCH:
-        data["search_string"] = conversion.search_term
-    if conversion.coupon:
-        data["coupon"] = conversion.coupon
-    if conversion.tax is not None:
-        data["tax"] = conversion.tax
-    if conversion.shipping is not None:
-        data["shipping"] = conversion.shipping
-    return data
-
-
-def _content(item: Item) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "id": item.id,
-        "quantity": item.quantity if item.quantity is not None else 1,  # required where there is a catalogue
-    }
-    if item.price is not None:
-        content["item_price"] = item.price
-    if item.name:
-        content["title"] = item.name
-    if item.brand:
-        content["brand"] = item.brand
-    if item.category:
-        content["category"] = item.category
-    return content
+def _contents(items: Iterable[Item]) -> list[dict[str, Any]]:
+    contents: list[dict[str, Any]] = []
+    for item in items:
+        if not (item_id := item.id):
+            continue
+        quantity = item.quantity if item.quantity is not None else 1  # required where there is a catalogue
+        content: dict[str, Any] = {"id": item_id, "quantity": quantity}
+        if (price := item.price) is not None:
+            content["item_price"] = price
+        if name := item.name:
+            content["title"] = name
+        if brand := item.brand:
+            content["brand"] = brand
+        if category := item.category:
+            content["category"] = category
+        contents.append(content)
+    return contents

@@ -8,7 +8,7 @@ pages "Manual advanced matching", "Event deduplication" and "About event metadat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -64,7 +64,6 @@ TYPES_WITHOUT_PRODUCTS = frozenset({"PAGE_VISIT", "SEARCH"})
 EMAIL_FORM = "email.alnum"
 # One manual hashes the phone number's digits; the specification's example hashes the plus as well.
 PHONE_FORM = "phone.e164"
-FORMS: Mapping[str, str] = {"email": EMAIL_FORM, "phone_number": PHONE_FORM, "external_id": "external_id.trim"}
 
 # The test id is the one that Event Testing in the Events Manager shows. Without a `test_code` the pixel's id is used,
 # which is an assumption: no public page says that they are the same.
@@ -73,6 +72,7 @@ TEST_ID_FALLBACK = "pixel_id"
 # Limited data use needs a country. Where the person's is not known: it is the law of US states that it serves.
 LDU_COUNTRY = "US"
 
+_REFUND = EventType.REFUND  # before Python 3.12 it is slow to look up
 MATCH_KEYS = frozenset({"email", "phone_number", "external_id", "uuid", "idfa", "aaid"})
 # `_rdt_uuid` is `<milliseconds>.<uuid>`; one that is not an RFC 4122 UUID sinks the whole request.
 _UUID = re.compile(
@@ -156,10 +156,11 @@ class RedditProvider(Provider):
             event["user"] = user
         if click_id:
             event["click_id"] = click_id
-        if source == "WEBSITE" and conversion.request.url:
-            event["event_source_url"] = conversion.request.url
-        if conversion.request.referrer:
-            event["referrer_url"] = conversion.request.referrer
+        request = conversion.request
+        if source == "WEBSITE" and (url := request.url):
+            event["event_source_url"] = url
+        if referrer := request.referrer:
+            event["referrer_url"] = referrer
         return Encoded(event)
 
     def request(self, batch: Sequence[Sent]) -> Request:  # noqa: ARG002 reason: nothing in it depends on the events
@@ -184,11 +185,18 @@ class RedditProvider(Provider):
 
 def _user(conversion: Conversion, *, device: bool) -> dict[str, Any]:
     user, request = conversion.user, conversion.request
-    found: dict[str, Any] = {key: digests[0] for key, form in FORMS.items() if (digests := user.sealed.get(form))}
-    if request.client_address:
-        found["ip_address"] = request.client_address  # plain, as in Reddit's own tag, though older clients hashed it
-    if request.user_agent:
-        found["user_agent"] = request.user_agent
+    sealed = user.sealed
+    found: dict[str, Any] = {}
+    if emails := sealed.get(EMAIL_FORM):
+        found["email"] = emails[0]
+    if phones := sealed.get(PHONE_FORM):
+        found["phone_number"] = phones[0]
+    if ids := sealed.get("external_id.trim"):
+        found["external_id"] = ids[0]
+    if address := request.client_address:
+        found["ip_address"] = address  # plain, as in Reddit's own tag, though older clients hashed it
+    if user_agent := request.user_agent:
+        found["user_agent"] = user_agent
     if device and (uuid := conversion.clicks.get("rdt_uuid")) and _UUID.fullmatch(uuid.strip()):
         found["uuid"] = uuid.strip()
     if device and (advertising_id := conversion.device.advertising_id):
@@ -204,38 +212,40 @@ def _user(conversion: Conversion, *, device: bool) -> dict[str, Any]:
 
 def _metadata(conversion: Conversion, tracking_type: str) -> dict[str, Any]:
     data: dict[str, Any] = {"conversion_id": conversion.id}
-    if conversion.order_id:
-        data["order_id"] = conversion.order_id[:MAX_ORDER_ID]
+    if order_id := conversion.order_id:
+        data["order_id"] = order_id[:MAX_ORDER_ID]
     if tracking_type in REVENUE_TYPES:
         value = conversion.value
-        if value is not None and conversion.type is EventType.REFUND:
+        if value is not None and conversion.type is _REFUND:
             value = abs(value)
         if value is not None and value >= 0:
             data["value"] = value
-        if conversion.currency:
-            data["currency"] = conversion.currency
-    if conversion.quantity is not None and tracking_type in COUNTED_TYPES:
-        data["item_count"] = conversion.quantity
-    if conversion.items and tracking_type not in TYPES_WITHOUT_PRODUCTS:
-        products = [product for product in map(_product, conversion.items) if product]
-        if products:
-            data["products"] = products
+        if currency := conversion.currency:
+            data["currency"] = currency
+    if (quantity := conversion.quantity) is not None and tracking_type in COUNTED_TYPES:
+        data["item_count"] = quantity
+    if tracking_type not in TYPES_WITHOUT_PRODUCTS and (products := _products(conversion.items)):
+        data["products"] = products
     return data
 
 
-def _product(item: Item) -> dict[str, Any]:
-    product: dict[str, Any] = {}
-    if item.id:
-        product["id"] = item.id
-    if item.name:
-        product["name"] = item.name
-    if item.category:
-        product["category"] = item.category
-    if item.quantity is not None:
-        product["quantity"] = item.quantity
-    if item.price is not None:
-        product["item_price"] = item.price
-    return product
+def _products(items: Iterable[Item]) -> list[dict[str, Any]]:
+    products: list[dict[str, Any]] = []
+    for item in items:
+        product: dict[str, Any] = {}
+        if item_id := item.id:
+            product["id"] = item_id
+        if name := item.name:
+            product["name"] = name
+        if category := item.category:
+            product["category"] = category
+        if (quantity := item.quantity) is not None:
+            product["quantity"] = quantity
+        if (price := item.price) is not None:
+            product["item_price"] = price
+        if product:
+            products.append(product)
+    return products
 
 
 def _refused(body: Any, size: int) -> dict[int, str]:

@@ -52,6 +52,7 @@ CURRENCIES = frozenset(
 WEAK_KEYS = frozenset({"ip", "user_agent", "locale", "city", "state", "country"})
 """An event that has only such keys cannot be matched, but for an address together with a user agent."""
 
+_REFUND = EventType.REFUND  # before Python 3.12 it is slow to look up
 _PARTIAL_SUCCESS = 20001
 _INVALID = 40002
 _UNAUTHORISED = frozenset({40001, 40007, 40101, 40102, 40104, 40105})
@@ -140,15 +141,14 @@ class TikTokProvider(Provider):
         return conversion._replace(type=EventType.CONTACT) if self.event_source == "offline" else conversion
 
     def encode(self, conversion: Conversion) -> Encoded:
-        name = self._event_name(conversion)
-        source = self.event_source
-        user = self._user(conversion)
+        source, request = self.event_source, conversion.request
+        name, user = self._event_name(conversion), self._user(conversion)
         if user.keys() <= WEAK_KEYS and not ("ip" in user and "user_agent" in user):
             raise Unencodable(
                 "TikTok has nothing to match on: it needs an e-mail, phone, id, click id, or IP and user agent"
             )
-        request = conversion.request
-        if PAGE_REQUIRED and source == "web" and not request.url:
+        url = request.url if source == "web" else None
+        if PAGE_REQUIRED and source == "web" and not url:
             raise Unencodable("TikTok needs the page's URL: url.full")
         event: dict[str, Any] = {
             "event": name,
@@ -158,8 +158,10 @@ class TikTokProvider(Provider):
         }
         if data := _properties(conversion):
             event["properties"] = data
-        if source == "web" and request.url:
-            event["page"] = present(url=request.url, referrer=request.referrer)
+        if url:
+            event["page"] = {"url": url}
+            if referrer := request.referrer:
+                event["page"]["referrer"] = referrer
         if source == "app":
             event["app"] = {"app_id": self.app_id}
         if source in ("web", "app"):
@@ -207,7 +209,7 @@ class TikTokProvider(Provider):
             raise Unencodable("a store's event needs a TikTok provider with event_source 'offline'", filtered=True)
         if happened_at == "app" and source == "web":
             raise Unencodable("an app's event needs a TikTok provider with event_source 'app'", filtered=True)
-        if conversion.type is EventType.REFUND:
+        if conversion.type is _REFUND:
             raise Unencodable("TikTok has no refund event", filtered=True)
         given = conversion.name
         name = self.EVENT_NAMES.get(conversion.type) or _STANDARD_BY_KEY.get(event_key(given), given)
@@ -219,11 +221,11 @@ class TikTokProvider(Provider):
         sealed, source = conversion.user.sealed, self.event_source
         known: dict[str, Any] = {}
         if emails := sealed.get("email.lower"):
-            known["email"] = list(emails)
+            known["email"] = [*emails]
         if phones := sealed.get("phone.e164"):
-            known["phone"] = list(phones)
+            known["phone"] = [*phones]
         if source in ("web", "crm") and (ids := sealed.get("external_id.trim")):
-            known["external_id"] = list(ids)
+            known["external_id"] = [*ids]
         if source in ("web", "app"):
             _add_browser(known, conversion.request)
         if source == "web":
@@ -240,11 +242,11 @@ _STANDARD_BY_KEY = {event_key(name): name for name in TikTokProvider.STANDARD_EV
 
 
 def _add_browser(known: dict[str, Any], request: Visit) -> None:
-    if request.client_address:
-        known["ip"] = request.client_address
-    if request.user_agent:
-        known["user_agent"] = request.user_agent
-    if request.language and (locale := _LOCALE.match(request.language.replace("_", "-"))):
+    if address := request.client_address:
+        known["ip"] = address
+    if user_agent := request.user_agent:
+        known["user_agent"] = user_agent
+    if (language := request.language) and (locale := _LOCALE.match(language.replace("_", "-"))):
         known["locale"] = locale[0]
 
 
@@ -254,11 +256,11 @@ def _add_person(known: dict[str, Any], user: Identifiers) -> None:
         known["first_name"] = names[0]
     if names := sealed.get("last_name.unpunctuated"):
         known["last_name"] = names[0]
-    if user.postal_code and (zip_code := place_digest(postal, user.postal_code, country)):
+    if (code := user.postal_code) and (zip_code := place_digest(postal, code, country)):
         known["zip_code"] = zip_code
-    if user.city and (city := compact_place(user.city)):
-        known["city"] = city
-    if user.region and (state := state_code(user.region, country)):
+    if (city := user.city) and (name := compact_place(city)):
+        known["city"] = name
+    if (region := user.region) and (state := state_code(region, country)):
         known["state"] = state
     if country:
         known["country"] = country.lower()
@@ -273,48 +275,58 @@ def _add_device(known: dict[str, Any], conversion: Conversion) -> None:
 
 
 def _properties(conversion: Conversion) -> dict[str, Any]:
-    value, currency = conversion.value, conversion.currency
-    priced = (currency is None or currency in CURRENCIES) and (value or 0) >= 0
+    value, currency, properties = conversion.value, conversion.currency, conversion.properties
+    priced = (currency is None or currency in CURRENCIES) and (value is None or value >= 0)
     data: dict[str, Any] = {}
-    if priced and value is not None:
-        data["value"] = value
-    if priced and currency:
-        data["currency"] = currency
-    if conversion.order_id:
-        data["order_id"] = conversion.order_id
-    if items := [item for item in conversion.items if item.id or item.name]:
-        data["contents"] = [_content(item) for item in items]
-        if ids := [item.id for item in items if item.id]:
+    if priced:
+        if value is not None:
+            data["value"] = value
+        if currency:
+            data["currency"] = currency
+    if order_id := conversion.order_id:
+        data["order_id"] = order_id
+    if contents := _contents(conversion.items):
+        data["contents"] = contents
+        if ids := [content["content_id"] for content in contents if "content_id" in content]:
             data["content_ids"] = ids
-        data["content_type"] = CONTENT_TYPE(conversion.properties.get("content_type")) or "product"
-    if conversion.quantity is not None:
-        data["num_items"] = conversion.quantity
-    if conversion.search_term:
-        data["search_string"] = conversion.search_term
-    if conversion.coupon:
-        data["coupon"] = conversion.coupon
-    if conversion.tax is not None:
-        data["tax"] = conversion.tax
-    if conversion.shipping is not None:
-        data["shipping"] = conversion.shipping
-    for key, custom in conversion.properties.items():
-        if key not in data and custom is not None and (priced or key not in ("value", "currency")):
-            data |= present(**{key: TYPED_PROPERTIES[key](custom)}) if key in TYPED_PROPERTIES else {key: custom}
+        data["content_type"] = CONTENT_TYPE(properties.get("content_type")) or "product"
+    if (quantity := conversion.quantity) is not None:
+        data["num_items"] = quantity
+    if term := conversion.search_term:
+        data["search_string"] = term
+    if coupon := conversion.coupon:
+        data["coupon"] = coupon
+    if (tax := conversion.tax) is not None:
+        data["tax"] = tax
+    if (shipping := conversion.shipping) is not None:
+        data["shipping"] = shipping
+    for key, custom in properties.items():
+        if key in data or custom is None or (not priced and key in ("value", "currency")):
+            continue
+        convert = TYPED_PROPERTIES.get(key)
+        sent = convert(custom) if convert else custom
+        if not convert or sent or sent == 0:
+            data[key] = sent
     return data
 
 
-def _content(item: Item) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    if item.id:
-        content["content_id"] = item.id
-    if item.name:
-        content["content_name"] = item.name
-    if item.category:
-        content["content_category"] = item.category
-    if item.brand:
-        content["brand"] = item.brand
-    if item.price is not None:
-        content["price"] = item.price
-    if item.quantity is not None:
-        content["quantity"] = item.quantity
-    return content
+def _contents(items: Iterable[Item]) -> list[dict[str, Any]]:
+    contents: list[dict[str, Any]] = []
+    for item in items:
+        content: dict[str, Any] = {}
+        if item_id := item.id:
+            content["content_id"] = item_id
+        if name := item.name:
+            content["content_name"] = name
+        if not content:
+            continue
+        if category := item.category:
+            content["content_category"] = category
+        if brand := item.brand:
+            content["brand"] = brand
+        if (price := item.price) is not None:
+            content["price"] = price
+        if (quantity := item.quantity) is not None:
+            content["quantity"] = quantity
+        contents.append(content)
+    return contents
