@@ -14,9 +14,6 @@ from .selection import EventFilter, why_not
 from .semconv import SYNTHETIC_TYPES
 
 _NO_RESOURCE: Mapping[str, Any] = {}
-_ALL = (None, None, None, None)
-"""The settings of a provider that gets everything."""
-
 SPAN_FAILED = "span failed"
 
 
@@ -38,21 +35,21 @@ def filtered(
     """
     if conversion.failed:
         return SPAN_FAILED
-    if conversion.providers is not None or conversion.exclude_providers:
+    only, excluded = conversion.providers, conversion.exclude_providers
+    if only is not None or excluded:
         ids = (provider.name.lower(), provider.TYPE)
-        if conversion.providers is not None and conversion.providers.isdisjoint(ids):
+        if only is not None and only.isdisjoint(ids):
             return "not among conversion.providers"
-        if not conversion.exclude_providers.isdisjoint(ids):
+        if not excluded.isdisjoint(ids):
             return "in conversion.exclude_providers"
-    events, when, tenant, sample = provider.events, provider.when, provider.tenant, provider.sample
-    if (events, when, tenant, sample) != _ALL and (
+    if provider.is_selective and (
         reason := why_not(
             conversion,
             resource,
-            events=cast("EventFilter | None", events),
-            when=cast("Condition | None", when),
-            tenant=tenant,
-            sample=sample,
+            events=cast("EventFilter | None", provider.events),
+            when=cast("Condition | None", provider.when),
+            tenant=provider.tenant,
+            sample=provider.sample,
         )
     ):
         return reason

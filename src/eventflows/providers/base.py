@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -276,6 +277,11 @@ class Provider:
     @property
     def base_url(self) -> str:
         return self.endpoint or self.URL
+
+    @cached_property
+    def is_selective(self) -> bool:
+        """Whether its settings keep some conversions from it."""
+        return (self.events, self.when, self.tenant, self.sample) != (None, None, None, None)
 
     def for_testing(self) -> Provider | None:
         """This provider as it is used outside production: with the platform's test code or debug endpoint.
