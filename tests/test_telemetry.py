@@ -27,6 +27,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import eventflows
 from eventflows import ConsoleProvider, EventFlowsInstrumentor, GA4Provider, MetaProvider
+from eventflows.context import scope_of
 from eventflows.providers.base import Outcome, Response, Sent, Status
 from eventflows.providers.meta import VERSIONS
 from eventflows.sandbox import Sandbox
@@ -332,6 +333,42 @@ def test_each_request_is_a_span_linked_to_those_that_recorded_its_conversions(
         [(one.name, dict(one.attributes or {}), one.status.description) for one in (failed, succeeded)]
     ).lower()
     assert not [text for text in (*CANARIES, "abc", "purchase-1") if text in written]
+
+
+def test_a_delivery_span_lasts_from_the_request_to_its_answer(sandbox: Sandbox, spans: InMemorySpanExporter) -> None:
+    sandbox.fault("meta", delay=0.1, times=1)
+    eventflows.configure(four(sandbox.url)[:1])
+    before = time.time_ns()
+    record()
+    assert eventflows.force_flush(10_000)
+    (span,) = spans.get_finished_spans()
+    assert before <= span.start_time <= span.end_time - 100_000_000 <= time.time_ns()
+
+
+class Started(SpanProcessor):
+    """Keeps the spans themselves, of which exporters get copies."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.spans.append(span)
+
+
+def test_delivery_spans_are_not_followed_as_those_of_the_app_are(sandbox: Sandbox) -> None:
+    """Nothing is recorded in them."""
+    traces, started = TracerProvider(), Started()
+    traces.add_span_processor(started)
+    trace.set_tracer_provider(traces)
+    eventflows.configure(four(sandbox.url)[:1])
+    EventFlowsInstrumentor().instrument()
+    try:
+        with trace.get_tracer("app").start_as_current_span("order"):
+            record()
+        assert eventflows.force_flush(10_000)
+    finally:
+        EventFlowsInstrumentor().uninstrument()
+    assert [(span.name, scope_of(span) is None) for span in started.spans] == [("order", False), ("POST meta", True)]
 
 
 def test_delivery_spans_are_not_sampled_in_nor_captured_again(sandbox: Sandbox) -> None:

@@ -21,7 +21,7 @@ from .pace import Pace
 from .providers.base import Provider, Response
 from .retry import RetryPolicy
 from .sdk import untraced
-from .telemetry import Exchange, Telemetry
+from .telemetry import Telemetry
 from .transport import Transport
 
 BREAK_AFTER = 5
@@ -300,11 +300,11 @@ class Outbox:
         self._hooks.attempted()
         work.started = work.started or time.monotonic()
         exchange = (
-            self._telemetry.sending(self._provider, batch.entries, work.failures, work.started)
+            self._telemetry.sending(self._provider, batch, work.failures, work.started)
             if self._telemetry is not None
             else None
         )
-        response = self._response(batch, exchange)
+        response = self._response(batch)
         verdict = judge(self._provider, batch.entries, response)
         if exchange is not None:
             exchange.answered(response, verdict)
@@ -313,11 +313,9 @@ class Outbox:
         if not self._follow(work, verdict, response) and exchange is not None:
             exchange.over()
 
-    def _response(self, batch: Batch, exchange: Exchange | None) -> Response:
+    def _response(self, batch: Batch) -> Response:
         request, events = batch.request, batch.events
         try:
-            if exchange is not None:
-                exchange.to(request)
             response = self._transport.send(request, events)
             if response.dropped and all(entry.repeatable for entry in batch.entries):
                 response = self._transport.send(request, events)  # it was idle for too long; a new one is made

@@ -19,7 +19,7 @@ from opentelemetry.trace import get_current_span
 
 from . import config
 from .capture import names_a_person
-from .context import Scope, around, around_ended, ended, follow
+from .context import OF_DELIVERY, Scope, around, around_ended, ended, follow
 from .log import Notices, logger
 from .pipeline import Pipeline
 from .running import current, shared
@@ -115,6 +115,8 @@ class EventFlowsSpanProcessor(SpanProcessor):
         self._running: dict[int, Scope] = {}  # by span id, as the span that `on_end` gets is a copy
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        if parent_context is not None and OF_DELIVERY in parent_context:
+            return
         try:
             scope = follow(span, get_current_span(parent_context), span.kind, span, span.attributes)
             self._running[span.get_span_context().span_id] = scope

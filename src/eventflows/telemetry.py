@@ -15,17 +15,19 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from .delivery import Verdict
+from .context import OF_DELIVERY
+from .delivery import Batch, Verdict
 from .log import Notices
 from .mapping import Entry
-from .measured import Component, Measured, Source, component_of
+from .measured import Measured, Source, component_of
 from .metrics import SCOPE, Instruments, instruments
-from .providers.base import Provider, Request, Response
+from .providers.base import Provider, Response
 from .transport import ERROR_TYPES, VERSION
 
 _P = ParamSpec("_P")
 _notices = Notices("telemetry")
 _FAILED = "{count} metrics or spans could not be recorded (%s); conversions go on"
+_ROOT = Context({OF_DELIVERY: True})  # a root of its own: the app's sampler decides
 MAX_LINKS = 128
 MAX_AGES = 100
 """The ages of so many conversions of a request are recorded: to record one costs as much as to map and send one."""
@@ -71,60 +73,37 @@ class Telemetry:
         for entry in entries[:: 1 + max(0, len(entries) - 1) // MAX_AGES]:
             self._instruments.age.record(max(0, now - entry.source.time_unix_nano) / 1e9, named)
 
-    def sending(self, provider: Provider, batch: Sequence[Entry], failures: int, began: float) -> Exchange:
+    def sending(self, provider: Provider, batch: Batch, failures: int, began: float) -> Exchange:
         """A request goes out; the caller ends it with `answered`.
 
         Args:
             failures: How often this batch was sent before.
             began: When it was sent first, on the monotonic clock.
         """
-        component = component_of(provider)
-        span: trace.Span = trace.INVALID_SPAN
-        if component.address:  # the console has none
-            try:
-                span = self._start_span(provider, component, batch, failures)
-            except Exception as problem:  # noqa: BLE001 reason: the app's own code runs below
-                _notices.warn("telemetry", _FAILED, type(problem).__name__)
-        return Exchange(self._instruments, component, span, began)
-
-    def _start_span(
-        self, provider: Provider, component: Component, batch: Sequence[Entry], failures: int
-    ) -> trace.Span:
-        origins = dict.fromkeys(filter(None, (entry.source.origin for entry in batch)))
-        linked = islice(origins, MAX_LINKS)
-        resent = {"http.request.resend_count": failures} if failures else {}
-        return self._tracer.start_span(
-            f"{provider.METHOD} {provider.TYPE}",
-            context=Context(),  # a root of its own: the app's sampler decides
-            kind=SpanKind.CLIENT,
-            links=[Link(SpanContext(*origin, is_remote=False, trace_flags=TraceFlags(1))) for origin in linked],
-            attributes={
-                "http.request.method": provider.METHOD,
-                **component.server,
-                "eventflows.provider": provider.name,
-                "eventflows.batch.size": len(batch),
-                **resent,
-            },
-        )
+        return Exchange(self._instruments, self._tracer, provider, batch, failures, began)
 
 
 class Exchange:
     """One request to a platform, from its start to its answer."""
 
-    __slots__ = ("_began", "_component", "_instruments", "_span", "_started", "_told")
-
-    def __init__(self, instruments: Instruments, component: Component, span: trace.Span, began: float) -> None:
+    def __init__(
+        self,
+        instruments: Instruments,
+        tracer: trace.Tracer,
+        provider: Provider,
+        batch: Batch,
+        failures: int,
+        began: float,
+    ) -> None:
         self._instruments = instruments
-        self._component = component
-        self._span = span
+        self._tracer = tracer
+        self._provider = provider
+        self._component = component_of(provider)
+        self._batch = batch
+        self._failures = failures
         self._began = began
-        self._started = time.monotonic()
+        self._started, self._started_at = time.monotonic(), time.time_ns()
         self._told: dict[str, str | int] = {}
-
-    @_never_raises
-    def to(self, request: Request) -> None:
-        """The request, whose URL and body hold no secret."""
-        self._span.set_attribute("url.full", request.url)
 
     @_never_raises
     def answered(self, response: Response, verdict: Verdict) -> None:
@@ -134,24 +113,52 @@ class Exchange:
             self._told["http.response.status_code"] = response.status
         if error:
             self._told["error.type"] = error
-        if self._component.address:
+        if self._component.address:  # the console has none
             self._instruments.request.record(time.monotonic() - self._started, {**self._component.ours, **self._told})
-        if self._span.is_recording():
-            counts: dict[str, int] = {}
-            for one in verdict.settled:
-                counts[one.status] = counts.get(one.status, 0) + 1
-            counts["again"] = sum(map(len, verdict.again))
-            counts["later"] = len(verdict.later) + len(verdict.paused)
-            self._span.set_attributes({f"eventflows.{name}": count for name, count in counts.items() if count})
-            self._span.set_attributes(self._told)
-            if error:
-                self._span.set_status(Status(StatusCode.ERROR, verdict.reason or None))
-        self._span.end()
+            self._tell_span(verdict, error)
+
+    def _tell_span(self, verdict: Verdict, error: str) -> None:
+        """The span, with all that there is to say: what came later the SDK would check and copy under a lock each time."""
+        provider, entries = self._provider, self._batch.entries
+        origins = dict.fromkeys(filter(None, (entry.source.origin for entry in entries)))
+        linked = islice(origins, MAX_LINKS)
+        attributes: dict[str, str | int] = {
+            "http.request.method": provider.METHOD,
+            "url.full": self._batch.request.url,  # which holds no secret
+            **self._component.server,
+            **self._component.ours,
+            "eventflows.batch.size": len(entries),
+            **self._told,
+        }
+        if self._failures:
+            attributes["http.request.resend_count"] = self._failures
+        attributes |= {f"eventflows.{name}": count for name, count in _counts(verdict).items() if count}
+        span = self._tracer.start_span(
+            f"{provider.METHOD} {provider.TYPE}",
+            context=_ROOT,
+            kind=SpanKind.CLIENT,
+            links=[Link(SpanContext(*origin, is_remote=False, trace_flags=TraceFlags(1))) for origin in linked],
+            attributes=attributes,
+            start_time=self._started_at,
+        )
+        if error:
+            span.set_status(Status(StatusCode.ERROR, verdict.reason or None))
+        span.end()
 
     @_never_raises
     def over(self) -> None:
         """That was the last attempt with this batch."""
         self._instruments.operation.record(time.monotonic() - self._began, {**self._component.exporter, **self._told})
+
+
+def _counts(verdict: Verdict) -> dict[str, int]:
+    """What became of how many."""
+    counts: dict[str, int] = {}
+    for one in verdict.settled:
+        counts[one.status] = counts.get(one.status, 0) + 1
+    counts["again"] = sum(map(len, verdict.again))
+    counts["later"] = len(verdict.later) + len(verdict.paused)
+    return counts
 
 
 def _error_type(response: Response, verdict: Verdict) -> str:
