@@ -9,7 +9,8 @@ import pytest
 
 import eventflows
 from eventflows import ConfigurationError, GA4Provider, MetaProvider, RedditProvider, TikTokProvider, config, render
-from eventflows.consent import STRICTER
+from eventflows.consent import STRICTER, ConsentPolicy, Regime
+from eventflows.conversion import Consent, Conversion, EventType
 from eventflows.providers.console import ConsoleProvider
 from tests.conftest import four
 
@@ -157,6 +158,16 @@ def test_what_waits_does_not_go_without_a_denial_that_holds_by_now(
     assert eventflows.force_flush(5_000)
     stats = pipeline.stats()["console"]
     assert (stats.delivered, dict(stats.filtered)) == ((1, {}) if goes else (0, {STRICTER: 1}))
+
+
+def test_a_policy_makes_nothing_new_where_the_visitor_has_said_all() -> None:
+    strict = ConsentPolicy(Regime(absent=Consent(False, False, False, False)))
+    silent = Conversion("c-1", EventType.LEAD, "lead", 0)
+    said = silent._replace(consent=Consent(True, True, False, True))
+    assert strict.effective(said) is said
+    assert strict.effective(silent).consent == Consent(False, False, False, False)
+    assert ConsentPolicy(Regime(absent=Consent(ad_storage=True))).effective(silent).consent == Consent(ad_storage=True)
+    assert silent.consent == Consent()
 
 
 @pytest.mark.parametrize(

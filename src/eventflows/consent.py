@@ -7,8 +7,9 @@ provider tells its API about the finer choices (limited data use, personalisatio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from .conversion import Consent, Conversion
@@ -58,7 +59,7 @@ def choices_of(conversion: Conversion) -> Choices:
     return Choices(conversion.consent, limited, user.country, user.region, control)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConsentPolicy:
     """What holds by default and in regions; the most exact region wins: `US-CA`, then `US`, then a group such as `EEA`.
 
@@ -73,10 +74,16 @@ class ConsentPolicy:
         if not self.regions and self.default is NO_RULES:
             return conversion
         consent, limited = self.decide(choices_of(conversion))
+        if consent == conversion.consent and limited == conversion.limited_data_use:
+            return conversion
         return conversion._replace(consent=consent, limited_data_use=limited)
 
-    def decide(self, choices: Choices) -> tuple[Consent, bool | None]:
-        """The choices that hold, and whether the use of the data is limited."""
+    @cached_property
+    def decide(self) -> Callable[[Choices], tuple[Consent, bool | None]]:
+        """The choices that hold, and whether the use of the data is limited; kept, as there are few such combinations."""
+        return lru_cache(maxsize=4096)(self._decide)
+
+    def _decide(self, choices: Choices) -> tuple[Consent, bool | None]:
         regimes = [*self._of_region(choices.country, choices.region), self.default]
         holds = {}
         for purpose in CONSENT_PURPOSES:
