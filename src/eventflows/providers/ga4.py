@@ -18,6 +18,7 @@ from urllib.parse import quote
 from ..conversion import Conversion, EventType, Identifiers, Item
 from ..pii import digest, iso_place, letters
 from ..secret import SecretLike
+from ..semconv import event_key
 from .base import (
     DAY_NS,
     Encoded,
@@ -200,8 +201,8 @@ class GA4Provider(Provider):
     def _event_name(self, conversion: Conversion) -> str:
         if known := self.EVENT_NAMES.get(conversion.type):
             return known
-        key = re.sub(r"[\W_]+", "", conversion.name).casefold()
-        name = _STANDARD_BY_KEY.get(key) or _slug(conversion.name)
+        given = conversion.name
+        name = _STANDARD_BY_KEY.get(event_key(given)) or _slug(given)
         if name in RESERVED_EVENTS or (self.firebase_app_id is not None and name in RESERVED_APP_EVENTS):
             name = f"e_{name}"[:MAX_NAME]
         return name
@@ -246,9 +247,10 @@ class GA4Provider(Provider):
         return f"ga_session_id.{(self.measurement_id or '').removeprefix('G-')}"
 
 
-_STANDARD_BY_KEY = {name.replace("_", ""): name for name in GA4Provider.STANDARD_EVENTS}
+_STANDARD_BY_KEY = {event_key(name): name for name in GA4Provider.STANDARD_EVENTS}
 
 
+@lru_cache(maxsize=1024)
 def _slug(name: str) -> str:
     """A name GA4 takes, for an event or a parameter: `Lamp configured!` → `Lamp_configured_`."""
     slug = re.sub(r"[^A-Za-z0-9_]", "_", name.strip())
