@@ -48,7 +48,7 @@ LAYERS = [
     {"mapping", "intake", "metrics"},
     {"delivery"},
     {"telemetry"},
-    {"backlog", "outbox", "outcomes", "storage", "direct"},
+    {"backlog", "outbox", "outcomes", "reader", "storage", "direct"},
     {"lane", "credentials"},
     {"lanes"},
     {"config"},

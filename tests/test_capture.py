@@ -15,14 +15,15 @@ from eventflows import pii
 from eventflows import semconv as sc
 from eventflows.capture import Rules, capture, conversion_of, recognise
 from eventflows.conversion import Conversion, EventType, Item
-from eventflows.sealing import Event, dump, load, record, seal, shown
+from eventflows.sealing import Event, dump, event_of, load, record, seal, shown
 from tests.conftest import CANARIES, PERSON
 
 NOW = 1_795_455_900_123_456_789
 
 
 def sealed(attributes: dict[str, Any], name: str = "Purchase") -> Event:
-    return seal(record(name, recognise(name, attributes, Rules()) or EventType.CUSTOM, attributes, NOW))
+    event_type = recognise(name, attributes, Rules()) or EventType.CUSTOM
+    return seal(event_of(record(name, attributes, NOW), event_type))
 
 
 def captured(name: str = "Purchase", rules: Rules | None = None, **attributes: Any) -> Conversion:
@@ -276,7 +277,7 @@ def test_what_others_see_makes_the_same_conversion_elsewhere() -> None:
 ))  # fmt: skip
 def test_no_attributes_whatsoever_raise(attributes: dict[str, Any]) -> None:
     """What comes out is JSON that any parser takes, and it is the same where the event was sealed and written down before."""
-    event = record("Purchase", EventType.PURCHASE, attributes, NOW)
+    event = event_of(record("Purchase", attributes, NOW), EventType.PURCHASE)
     conversion = conversion_of(event, "SE")
     json.dumps(conversion.properties, allow_nan=False)
     again = conversion_of(load(dump(seal(event, "SE"))))

@@ -224,6 +224,20 @@ def test_without_a_file_there_is_nothing_to_read_again_but_settings_may_be_given
     assert [name for name, one in pipeline.stats().items() if one.delivered] == ["console", "reddit"]
 
 
+def test_what_was_recorded_before_is_read_by_the_rules_of_its_time(
+    file: File, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although `tracer.add_event` leaves the reading to the intake."""
+    monkeypatch.setattr("eventflows.intake.GATHER_SECONDS", 600)
+    pipeline = file.start(META, "events: {order.placed: purchase}")
+    eventflows.get_tracer("app").add_event("order.placed", purchase(1))
+    file.write(META)
+    pipeline.reload()
+    eventflows.get_tracer("app").add_event("order.placed", purchase(2))
+    assert pipeline.force_flush(20_000)
+    assert [entry["event"]["event_name"] for entry in sandbox.events("meta")] == ["Purchase", "order.placed"]
+
+
 def test_the_rules_of_capture_change_as_well(file: File, sandbox: Sandbox) -> None:
     """A name that was none of our business is a conversion from now on, also where that was remembered."""
     pipeline = file.start(META)

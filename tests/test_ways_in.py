@@ -258,7 +258,7 @@ def test_a_conversion_that_cannot_be_captured_shows_nobody(sandbox: Sandbox, mon
     def broken(*_: Any) -> None:
         raise KeyError("inside")
 
-    monkeypatch.setattr("eventflows.pipeline.seal", broken)
+    monkeypatch.setattr("eventflows.reader.seal", broken)
     try:
         logs.get_logger("app").emit(event_name="Purchase", attributes=PURCHASE)
         by_span_event()

@@ -15,7 +15,7 @@ from .conversion import NOTHING, Consent, Conversion, Device, EventType, Identif
 from .cookies import clicks_of_query
 from .pii import FORMS, Unusable, contains_email
 from .pii import seal as seal_identifier
-from .sealing import Event, record, shown_name, treatment_of
+from .sealing import Event, event_of, record, shown_name, treatment_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,9 @@ def capture(
     rules: Rules,
     around: Mapping[str, Any] = NOTHING,
 ) -> Conversion:
-    """Record and read an event in one go, as a dry run does. The arguments are those of `sealing.record`."""
-    return conversion_of(record(name, event_type, attributes, time_unix_nano, around), rules.default_country)
+    """Record and read an event in one go, as a dry run does. The arguments are those of `sealing.record` and `event_of`."""
+    recorded = record(name, attributes, time_unix_nano, around)
+    return conversion_of(event_of(recorded, event_type), rules.default_country)
 
 
 # --- the places of the attributes: which part of the conversion, which field there, and how it is read

@@ -75,6 +75,21 @@ def read_again(known: Settings) -> Settings:
     return from_file(known.source)
 
 
+def check_unchanged(known: Settings, new: Settings) -> None:
+    """See that new settings keep what a running pipeline cannot change.
+
+    Raises:
+        ConfigurationError: They do not.
+    """
+    for key, old_value, new_value in (
+        ("sending_queue.storage", known.sending_queue.storage, new.sending_queue.storage),
+        ("telemetry", known.telemetry, new.telemetry),
+        ("reload_on_sighup", known.reload_on_sighup, new.reload_on_sighup),
+    ):
+        if old_value != new_value:
+            raise ConfigurationError("cannot be changed without a restart", path=key)
+
+
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `OTEL_EXPORTER_EVENTFLOWS_*`, or from the file that `OTEL_EXPORTER_EVENTFLOWS_CONFIG` names.
 

@@ -99,7 +99,7 @@ class Tracker:
                 (sc.CONVERSION_EXCLUDE_PROVIDERS, list(exclude_providers) if exclude_providers else None),
             )
             attributes.update((key, value) for key, value in told if value is not None)
-            return pipeline.record(name, attributes, timestamp, always=True, for_us=True) is not None
+            return pipeline.leave(name, attributes, timestamp)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             _notices.warn("track", "{count} events could not be tracked (%s) and are lost", type(problem).__name__)
             return False

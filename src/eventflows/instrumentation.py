@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import wrapt
 from opentelemetry import trace
@@ -24,7 +25,8 @@ from .patching import Patches
 from .pipeline import Pipeline
 from .processor import OURS, EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
 from .running import ordinary
-from .sdk import sole_log_processor, wants_record
+from .sdk import Listeners, listeners, wants_record
+from .sealing import Event
 from .semconv import CONVERSION_TYPE
 
 _SCOPE = "eventflows"
@@ -51,23 +53,41 @@ def add_event(
     if pipeline is None:
         return
     provider = get_logger_provider()
-    alone = sole_log_processor(provider, EventFlowsLogRecordProcessor)
-    event = pipeline.record(name, attributes, timestamp, always=True, for_us=alone)
-    if event is None or alone:
+    who = listeners(provider, EventFlowsLogRecordProcessor)
+    if who is Listeners.NOBODY:
+        pipeline.leave(name, attributes, timestamp)
         return
-    try:
-        events = _logger(provider, scope)
-        context = set_value(OURS, True, get_current())
-        if wants_record(events, name, context):
-            events.emit(
-                timestamp=event.time_unix_nano,
-                context=context,
-                severity_number=SeverityNumber.INFO,
-                attributes=pipeline.shown(name, attributes, event, on_record=True),
-                event_name=name,
-            )
-    except Exception as problem:  # noqa: BLE001 reason: another exporter's failure must not reach the app
-        _notices.warn("record", _NO_RECORD, type(problem).__name__)
+    tell = _LogRecord(pipeline, provider, scope, get_current(), time.time_ns()).emit
+    if who is Listeners.BATCHES:
+        pipeline.leave(name, attributes, timestamp, tell)
+    elif (event := pipeline.record(name, attributes, timestamp, always=True)) is not None:
+        tell(event)
+
+
+class _LogRecord(NamedTuple):
+    """The log record of a conversion for whoever else listens: built when it is sealed, with what was current at the call."""
+
+    pipeline: Pipeline
+    provider: AnyLoggerProvider
+    scope: str
+    context: Context
+    observed_timestamp: int
+
+    def emit(self, event: Event) -> None:
+        try:
+            logger = _logger(self.provider, self.scope)
+            context = set_value(OURS, True, self.context)
+            if wants_record(logger, event.name, context):
+                logger.emit(
+                    timestamp=event.time_unix_nano,
+                    observed_timestamp=self.observed_timestamp,
+                    context=context,
+                    severity_number=SeverityNumber.INFO,
+                    attributes=self.pipeline.reader.shown(event.name, None, event, on_record=True),
+                    event_name=event.name,
+                )
+        except Exception as problem:  # noqa: BLE001 reason: another exporter's failure must not reach the app
+            _notices.warn("record", _NO_RECORD, type(problem).__name__)
 
 
 _loggers: dict[str, tuple[AnyLoggerProvider, Logger]] = {}
@@ -116,14 +136,14 @@ def _span_add_event(wrapped: Any, span: Any, args: tuple[Any, ...], kwargs: dict
     if pipeline is None or EventFlowsInstrumentor._active is None or not isinstance(name, str):
         return wrapped(*args, **kwargs)
     try:
-        if not pipeline.is_conversion(name, attributes):
+        if not pipeline.reader.is_conversion(name, attributes):
             running.remember_ordinary(name)
             return wrapped(*args, **kwargs)
     except Exception:  # noqa: BLE001 reason: attributes of a strange kind are OpenTelemetry's business
         return wrapped(*args, **kwargs)
     timestamp = args[2] if len(args) > 2 else kwargs.get("timestamp")
     event = pipeline.record(name, attributes, timestamp, surrounded=lambda: around(span))
-    shown = pipeline.shown(name, attributes, event)
+    shown = pipeline.reader.shown(name, attributes, event)
     return wrapped(name, shown, event.time_unix_nano if event is not None else timestamp)
 
 

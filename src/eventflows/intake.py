@@ -1,4 +1,4 @@
-"""The intake: sealed events on their way from the app's threads to the lanes.
+"""The intake: what was recorded, on its way from the app's threads to the lanes.
 
 The app's thread only appends. What else there is to do with an event (reading it, deciding who gets it) happens here, on a
 thread of the pipeline's own or on the one that flushes, for many events at a time.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .journal import Journal
 from .log import logger
-from .sealing import Event
+from .sealing import Event, Recorded, Tell
 
 GATHER_SECONDS = 0.05
 """How long the thread lets events gather: waking it for each would cost more than the event."""
@@ -26,36 +26,38 @@ _HURRY = 512
 
 
 class Arrival(NamedTuple):
-    """An event that was recorded, and where it is on disk.
+    """An event that was seen for the first time, and where it is on disk.
 
     Attributes:
         journal: The journal that holds it; None where it is in memory only.
         seq: Its number there.
         owed: The names of the providers that were configured when it was recorded, with commas between.
+        tell: To be given the event, which then is sealed.
     """
 
     event: Event
     journal: Journal | None = None
     seq: int = 0
     owed: str = ""
+    tell: Tell | None = None
 
 
 class Intake:
     """A queue that costs the app's thread an append, and takes no lock there: a signal handler may use it, too.
 
     Args:
-        take: Given arrivals in their order, by one thread at a time; must not raise.
+        take: Given what was put, in its order, by one thread at a time; must not raise.
         capacity: How many may wait.
     """
 
-    def __init__(self, take: Callable[[list[Arrival]], None], capacity: int) -> None:
+    def __init__(self, take: Callable[[list[Arrival | Recorded]], None], capacity: int) -> None:
         self._take = take
         self.capacity = capacity
         self.reset()
 
     def reset(self) -> None:
         """Start from nothing: in a new pipeline, and in a forked child, whose parent keeps what waited before."""
-        self._queue: deque[Arrival] = deque()
+        self._queue: deque[Arrival | Recorded] = deque()
         self._draining = threading.RLock()
         self._bell: queue.SimpleQueue[None] = (
             queue.SimpleQueue()
@@ -64,12 +66,12 @@ class Intake:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def put(self, arrival: Arrival) -> bool:
-        """Queue an arrival; False where there is no room for it."""
+    def put(self, one: Arrival | Recorded) -> bool:
+        """Queue an event, or what was recorded and is yet to be read; False where there is no room for it."""
         waiting = len(self._queue)
         if waiting >= self.capacity:
             return False
-        self._queue.append(arrival)
+        self._queue.append(one)
         if not self._rings or (self._rings == 1 and waiting >= _HURRY):
             self._rings += 1
             self._bell.put(None)
@@ -98,7 +100,7 @@ class Intake:
         with self._draining:
             yield
 
-    def rest(self) -> list[Arrival]:
+    def rest(self) -> list[Arrival | Recorded]:
         """Take out what waits, for the caller to see to."""
         return [self._queue.popleft() for _ in range(len(self._queue))]
 

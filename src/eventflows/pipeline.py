@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -15,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from . import lifecycle
-from .capture import conversion_of, recognise, without_persons
-from .commit import Fate, WaitingRoom
-from .config import Settings, read_again, settings
+from .capture import conversion_of
+from .commit import Fate, UnitOfWork, WaitingRoom
+from .config import Settings, check_unchanged, read_again, settings
 from .context import Surroundings, around
-from .conversion import EventType
 from .delivery import Settled
-from .errors import ConfigurationError
 from .intake import Arrival, Intake
 from .journal import Journal
 from .lane import Lane
@@ -29,13 +25,16 @@ from .lanes import Lanes
 from .log import NOT_CONFIGURED, Notices, logger
 from .mapping import Entry, source_of
 from .providers.base import Provider
-from .routing import Seen
-from .sealing import Event, record, seal, shown
-from .semconv import COMMITS, CONVERSION_COMMIT, RECORDED_BY, SPAN_OK
+from .reader import Reader
+from .sealing import Event, Recorded, Tell, record
+from .semconv import COMMITS, CONVERSION_COMMIT, SPAN_OK
 from .stats import QUEUE_FULL, UNDELIVERED, ProviderStats
 from .storage import Storage
 from .telemetry import Telemetry
 from .values import unix_nano
+
+SECONDS_TO_READ = 1.0
+"""A reload waits no longer for what was recorded before it to be read."""
 
 
 def _nothing() -> None:
@@ -51,6 +50,7 @@ class Pipeline:
         resource: Attributes of the app's resource; None where they are found out with the first conversion.
 
     Attributes:
+        reader: Says what of what is recorded is a conversion, and what others may see of it.
         reloaded: Called when the settings have changed; must not raise.
         at_first: Called once, before the first event is read, on a thread of the pipeline; must not raise.
 
@@ -60,6 +60,7 @@ class Pipeline:
 
     def __init__(self, built_from: Settings, resource: Mapping[str, Any] | None = None) -> None:
         self.settings = built_from
+        self.reader = Reader(built_from)
         self._notices = Notices("capture")
         self._routes: dict[int, Callable[[], None]] = {}
         self._telemetry = Telemetry(self._lanes_here, self._journal) if built_from.telemetry else None
@@ -85,19 +86,51 @@ class Pipeline:
 
     def _reset(self) -> None:
         """In a new pipeline and in a forked child, which starts from zero: what was captured before is its parent's."""
-        self._name = f"{os.getpid():x}-{secrets.token_hex(4)}"
-        self._seen = Seen()
+        self.reader.reset()
         self._waiting.reset()
         self._intake.reset()
         if self._storage is not None:
             self._storage.reset()
-        self._left_out, self._duplicates = Counter[tuple[str, str]](), 0
         self._shutdown_lock, self._reloading = threading.Lock(), threading.Lock()
         self.is_shut_down = False
         for lane in self._lanes:
             lane.reset()
         lifecycle.watch(self, Pipeline.shutdown, Pipeline.force_flush)
         self._pid = os.getpid()  # last, as other threads go by it
+
+    def leave(
+        self,
+        name: str,
+        attributes: Mapping[str, Any] | None,
+        timestamp: int | None = None,
+        tell: Tell | None = None,
+    ) -> bool:
+        """Leave a conversion to the intake's thread, which reads it: this one does no more than hold it as it is now.
+
+        Args:
+            name: An unknown one is a custom conversion.
+            timestamp: Unix time in nanoseconds; None is now.
+            tell: Given the sealed event, at once or there; must not raise. None where nobody else may see it.
+
+        Returns:
+            Whether it was taken.
+        """
+        try:
+            self._check_fork()
+            attributes = attributes or {}
+            if self.reader.has(attributes) or not isinstance(name, str):
+                return False
+            surroundings = around()
+            recorded = self._hold(name, attributes, timestamp, surroundings, tell)
+            unit = surroundings.unit
+            if self._seals_at_once or (unit is not None and self._waits(recorded)):
+                self._take(recorded, unit, sealed=self._seals_at_once)
+            else:
+                self._put(recorded)
+        except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
+            self.reader.lose(problem)
+            return False
+        return True
 
     def record(
         self,
@@ -106,85 +139,55 @@ class Pipeline:
         timestamp: int | None = None,
         *,
         always: bool = False,
-        for_us: bool = False,
         surrounded: Callable[[], Surroundings] = around,
     ) -> Event | None:
-        """Queue an event if it is a conversion, sealed wherever anyone else can see it.
+        """Seal an event at once if it is a conversion, and queue it.
 
         Args:
             timestamp: Unix time in nanoseconds; None is now.
-            always: Take an unknown name as a custom conversion (`tracer.add_event`, `tracker.track`).
-            for_us: Nobody else sees the event.
+            always: Take an unknown name as a custom conversion.
             surrounded: Tells what the conversion may take from around it; by default what is current.
 
         Returns:
-            The event, also where it was known already; None where it is no conversion.
+            The sealed event, also where it was known already; None where it is no conversion.
         """
         try:
             self._check_fork()
             attributes = attributes or {}
-            if self.has(attributes):
-                return None
-            event_type = recognise(name, attributes, self.settings.rules) or (EventType.CUSTOM if always else None)
-            if event_type is None:
+            if self.reader.has(attributes) or not (always or self.reader.is_conversion(name, attributes)):
                 return None
             surroundings = surrounded()
-            event = record(
-                name,
-                event_type,
-                attributes,
-                time.time_ns() if timestamp is None else unix_nano(timestamp),
-                surroundings.attributes,
-                surroundings.origin,
-                timestamp is None,
-            )
-            if not for_us or self._seals_at_once:
-                event = seal(event, self.settings.rules.default_country)
-            commit = attributes.get(CONVERSION_COMMIT)
-            if (commit if commit in COMMITS else self.settings.commit) == SPAN_OK and surroundings.unit is not None:
-                self._waiting.hold(event, surroundings.unit)
-            else:
-                self.accept(event)
+            return self._take(self._hold(name, attributes, timestamp, surroundings), surroundings.unit, sealed=True)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            self._left_out["event", type(problem).__name__] += 1
-            self._notices.warn(
-                "capture", "{count} events could not be captured (%s) and are lost", type(problem).__name__
-            )
+            self.reader.lose(problem)
             return None
-        return event
 
-    def has(self, attributes: Mapping[str, Any] | None) -> bool:
-        """Whether an event with these attributes went through this pipeline before, and comes back by an exporter."""
-        return attributes is not None and attributes.get(RECORDED_BY) == self._name
-
-    def is_conversion(self, name: str, attributes: Mapping[str, Any] | None) -> bool:
-        """Whether `record` would take the event."""
-        return recognise(name, attributes or {}, self.settings.rules) is not None
-
-    def shown(
+    def _hold(
         self,
         name: str,
-        attributes: Mapping[str, Any] | None,
-        event: Event | None,
-        *,
-        on_record: bool = False,
-    ) -> Mapping[str, Any] | None:
-        """The attributes that others may see of what `record` was given, or None where the event is none of our business.
+        attributes: Mapping[str, Any],
+        timestamp: int | None,
+        surroundings: Surroundings,
+        tell: Tell | None = None,
+    ) -> Recorded:
+        now_or_then = time.time_ns() if timestamp is None else unix_nano(timestamp)
+        around_it, origin = surroundings.attributes, surroundings.origin
+        return record(name, attributes, now_or_then, around_it, origin, timestamp is None, self._lanes.owed, tell)
 
-        Fails closed: a conversion that could not be captured loses all that may identify a person.
+    def _take(self, recorded: Recorded, unit: UnitOfWork | None, *, sealed: bool) -> Event:
+        """Read an event here and now, and queue it, or let it wait for the end of its work."""
+        event = self.reader.event(recorded, sealed=sealed)
+        if unit is not None and self._waits(recorded):
+            self._waiting.hold(event, unit)
+            if recorded.tell is not None:  # however long it waits
+                recorded.tell(event)
+        else:
+            self.accept(event, recorded.tell)
+        return event
 
-        Args:
-            on_record: They go on a log record, which may tell of the visitor's request; a span may not.
-        """
-        attributes = attributes or {}
-        try:
-            if event is not None:
-                return shown(event, self._name, around=on_record and not self.settings.privacy.omit_request)
-            return without_persons(attributes) if recognise(name, attributes, self.settings.rules) is not None else None
-        except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            text = "{count} events lost their attributes for others, as they could not be sealed (%s)"
-            self._notices.warn("seal", text, type(problem).__name__)
-            return {}
+    def _waits(self, recorded: Recorded) -> bool:
+        commit = recorded.attributes.get(CONVERSION_COMMIT)
+        return (commit if commit in COMMITS else self.settings.commit) == SPAN_OK
 
     def _check_fork(self) -> None:
         """Start from zero in a forked child, once it has work: uWSGI runs no fork hooks, and gevent may come later."""
@@ -196,32 +199,40 @@ class Pipeline:
     def _end_of_work(self, event: Event, fate: Fate) -> None:
         self._check_fork()
         if fate is Fate.DUPLICATE:
-            self._duplicates += 1
+            self.reader.duplicates += 1
         else:
             self.accept(event._replace(failed=True) if fate is Fate.FAILED else event)
 
-    def accept(self, event: Event) -> bool:
-        """Write an event down where there is storage, and queue it; False where it came before by another way."""
-        # What failed may be tried again under the same id, so it does not count as seen.
-        if not event.failed and not self._seen.first(event.key):
-            self._duplicates += 1
+    def accept(self, event: Event, tell: Tell | None = None) -> bool:
+        """Write an event down where there is storage, and queue it; False where it came before by another way.
+
+        Args:
+            tell: As for `leave`.
+        """
+        if not self.reader.is_first(event):
+            if tell is not None:
+                tell(event)
             return False
-        storage = self._storage
         owed = self._lanes.owed
-        arrival = Arrival(event, owed=owed) if storage is None else storage.keep(event, owed, len(self._lanes.of(owed)))
-        if self.is_shut_down:
-            self._route([arrival])
-        elif not self._intake.put(arrival):
-            self._turn_away([arrival], QUEUE_FULL)
+        arrival = Arrival(event, owed=owed)
+        if self._storage is not None:
+            arrival = self._storage.keep(event, owed, len(self._lanes.of(owed)))
+        self._put(arrival if tell is None else arrival._replace(tell=tell))
         return True
 
-    def _route(self, arrivals: Sequence[Arrival]) -> None:
+    def _put(self, one: Arrival | Recorded) -> None:
+        if self.is_shut_down:
+            self._route([one])
+        elif not self._intake.put(one):
+            self._turn_away(list(self.reader.arrivals([one])), QUEUE_FULL)
+
+    def _route(self, waiting: Sequence[Arrival | Recorded]) -> None:
         """Read events, and offer each to every lane; on the intake's thread, or on one that flushes."""
         if self.at_first is not None:
             told, self.at_first = self.at_first, None
             told()
         self._lanes.find_environment()
-        for owed, some in groupby(arrivals, attrgetter("owed")):
+        for owed, some in groupby(self.reader.arrivals(waiting), attrgetter("owed")):
             self._offer(list(some), self._lanes.of(owed))
 
     def _offer(self, arrivals: Sequence[Arrival], lanes: Sequence[Lane]) -> None:
@@ -229,15 +240,13 @@ class Pipeline:
         country, now = self.settings.rules.default_country, time.time_ns()
         offers: list[list[Entry | Settled]] = [[] for _ in lanes]
         for arrival in arrivals:
-            event, journal, seq, _ = arrival
+            event, journal, seq, _, _ = arrival
             try:
                 conversion = conversion_of(event, country)
             except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others of its batch
                 self._turn_away([arrival], f"internal error ({type(problem).__name__})")
                 continue
-            for attribute, reason in conversion.left_out:
-                self._left_out[attribute, reason] += 1
-                self._notices.warn(f"{attribute}: {reason}", "{count} conversions go without %s: %s", attribute, reason)
+            self.reader.leave_out(conversion.left_out)
             source = source_of(conversion, journal, seq)
             for lane, offered in zip(lanes, offers, strict=True):
                 offered.append(lane.written(conversion, source, now))
@@ -246,14 +255,14 @@ class Pipeline:
         self._offered(arrivals)
 
     def _turn_away(self, arrivals: Sequence[Arrival], reason: str) -> None:
-        for event, journal, seq, owed in arrivals:
+        for event, journal, seq, owed, _ in arrivals:
             for lane in self._lanes.of(owed):
                 lane.turn_away(event.type.value, journal, seq, reason)
         self._offered(arrivals)
 
     @staticmethod
     def _offered(arrivals: Sequence[Arrival]) -> None:
-        for _, journal, seq, _ in arrivals:
+        for _, journal, seq, _, _ in arrivals:
             if journal is not None:
                 journal.offered(seq)
 
@@ -308,16 +317,11 @@ class Pipeline:
 
     def _apply(self, new: Settings) -> None:
         self._check_fork()
-        for key, old_value, new_value in (
-            ("sending_queue.storage", self.settings.sending_queue.storage, new.sending_queue.storage),
-            ("telemetry", self.settings.telemetry, new.telemetry),
-            ("reload_on_sighup", self.settings.reload_on_sighup, new.reload_on_sighup),
-        ):
-            if old_value != new_value:
-                raise ConfigurationError("cannot be changed without a restart", path=key)
-        with self._intake.still():  # what is on its way to the lanes arrives first
+        check_unchanged(self.settings, new)
+        with self._intake.still():
+            self._intake.drain(time.monotonic() + SECONDS_TO_READ)  # by the settings of their time
             changed = self._lanes.apply(new)
-            self.settings = new
+            self.settings = self.reader.settings = new
             self._intake.capacity = new.sending_queue.queue_size
             self._waiting.timeout = new.commit_timeout
             if self._storage is not None:
@@ -343,12 +347,13 @@ class Pipeline:
     def left_out(self) -> Mapping[tuple[str, str], int]:
         """`(attribute, reason)` → how often that field was not usable."""
         self._lanes_here()
-        return dict(self._left_out)
+        return dict(self.reader.left_out)
 
     @property
     def duplicates(self) -> int:
         """How many conversions came again, by another way or under the same id, and were not counted again."""
-        return self._duplicates
+        self._lanes_here()
+        return self.reader.duplicates
 
     # --- flush and shutdown
 
@@ -381,7 +386,7 @@ class Pipeline:
         for lane in self._lanes:
             lane.close_soon()
         self._intake.close()
-        self._turn_away(left := self._intake.rest(), UNDELIVERED)
+        self._turn_away(left := list(self.reader.arrivals(self._intake.rest())), UNDELIVERED)
         for detach in self._routes.values():
             detach()
         self._routes.clear()

@@ -75,10 +75,10 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
         record = log_record.log_record
         if record.context is not None and OURS in record.context:
             return
-        if not record.event_name or self._pipeline.has(record.attributes):
+        if not record.event_name or self._pipeline.reader.has(record.attributes):
             return
         event = _record_log(self._pipeline, record)
-        shown = self._pipeline.shown(record.event_name, record.attributes, event, on_record=True)
+        shown = self._pipeline.reader.shown(record.event_name, record.attributes, event, on_record=True)
         if shown is None:
             return
         attributes: Any = record.attributes

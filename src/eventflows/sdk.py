@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any
 
 from opentelemetry._logs import Logger
@@ -23,6 +24,8 @@ from opentelemetry.context import (
     detach,
 )
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+from opentelemetry.sdk._logs._internal import SynchronousMultiLogRecordProcessor
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk._shared_internal import BatchProcessor
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
@@ -216,12 +219,41 @@ def remove_span_processor(provider: TracerProvider, processor: SpanProcessor) ->
         active._span_processors = tuple(p for p in active._span_processors if p is not processor)
 
 
-def sole_log_processor(provider: object, kind: type[LogRecordProcessor]) -> bool:
-    """Whether all that a provider has is one processor of this class, so that nobody else wants a record; False where this
-    SDK does not tell."""
+class Listeners(Enum):
+    """Who gets the log records of a provider beside a processor of ours."""
+
+    NOBODY = "nobody"
+    BATCHES = "batches"  # the SDK's batch processors only, after ours: they queue a record, whoever brings it and when
+    ANYBODY = "anybody"
+
+
+_latest: tuple[object, Listeners] = (None, Listeners.ANYBODY)
+
+
+def listeners(provider: object, ours: type[LogRecordProcessor]) -> Listeners:
+    """Who listens to a provider's log records beside a processor of our class; anybody where this SDK does not tell.
+
+    It is asked with every event, so the answer is kept for as long as the provider has the same tuple of processors.
+    """
+    global _latest
     multi: Any = getattr(provider, "_multi_log_record_processor", None)
-    chain: Any = getattr(multi, "_log_record_processors", ())
-    return len(chain) == 1 and type(chain[0]) is kind
+    chain: Any = getattr(multi, "_log_record_processors", None)
+    judged, answer = _latest
+    if chain is not judged:
+        answer = _judge(multi, chain, ours)
+        if isinstance(chain, tuple):
+            _latest = (chain, answer)
+    return answer
+
+
+def _judge(multi: object, chain: Any, ours: type[LogRecordProcessor]) -> Listeners:
+    if not chain or type(chain[0]) is not ours:
+        return Listeners.ANYBODY
+    if len(chain) == 1:
+        return Listeners.NOBODY
+    in_turn = type(multi) is SynchronousMultiLogRecordProcessor
+    batches = all(type(other) is BatchLogRecordProcessor for other in chain[1:])
+    return Listeners.BATCHES if in_turn and batches else Listeners.ANYBODY
 
 
 def wants_record(logger: Logger, event_name: str, context: Context) -> bool:

@@ -1,10 +1,10 @@
 """Sealing: from the attributes that an app recorded to an event that nobody can read a person from.
 
-`record` holds what the app recorded as it is at that moment. `seal` replaces what identifies a person by its digests, leaves
-out what would carry a person in the open, such as an e-mail address in a custom property, and makes all the rest plain JSON
-data. An event is sealed before anything but the pipeline's own intake sees it: at once where it goes to other log processors,
-on a span or to the disk, else a moment later on the intake's thread. `capture.conversion_of` reads the sealed event, here or in
-another process, and gets the same conversion.
+`record` holds what the app recorded as it is at that moment, and `event_of` makes an event of it. `seal` replaces what
+identifies a person by its digests, leaves out what would carry a person in the open, such as an e-mail address in a custom
+property, and makes all the rest plain JSON data. An event is sealed before anything but the pipeline's own intake sees it: at
+once where it goes on a span, to the disk or to a log processor that may look at it now, else a moment later on the intake's
+thread. `capture.conversion_of` reads the sealed event, here or in another process, and gets the same conversion.
 """
 
 from __future__ import annotations
@@ -62,22 +62,46 @@ class Event(NamedTuple):
         return _identifier(self.attributes, _ORDER_IDS)
 
 
+Tell = Callable[[Event], object]
+"""Given a sealed event, for those who may see it too. Must not raise."""
+
+
+class Recorded(NamedTuple):
+    """What an app recorded, as it was at that moment, and not looked at any further.
+
+    Attributes:
+        attributes: As recorded, raw values included.
+        around, origin, timed_here, left_out: See `Event`.
+        owed: The names of the providers that were configured then, with commas between.
+        tell: To be given the event once it is sealed; None where nobody else sees it.
+    """
+
+    name: str
+    attributes: Mapping[str, Any]
+    time_unix_nano: int
+    around: Mapping[str, Any] = NOTHING
+    origin: tuple[int, int] | None = None
+    timed_here: bool = False
+    left_out: tuple[tuple[str, str], ...] = ()
+    owed: str = ""
+    tell: Tell | None = None
+
+
 def record(
     name: str,
-    event_type: EventType,
     attributes: Mapping[str, Any],
     time_unix_nano: int,
     around: Mapping[str, Any] = NOTHING,
     origin: tuple[int, int] | None = None,
     timed_here: bool = False,
-) -> Event:
-    """Hold a recognised event as it is now: what the app changes later does not change it.
+    owed: str = "",
+    tell: Tell | None = None,
+) -> Recorded:
+    """Hold what was recorded as it is now: what the app changes later does not change it.
 
     Args:
-        name: The event's name as recorded.
-        event_type: What `capture.recognise` said.
         attributes: As recorded, raw values included; not changed.
-        around: See `Event`.
+        around, origin, timed_here, owed, tell: See `Recorded`.
     """
     held = dict(attributes)
     left_out: tuple[tuple[str, str], ...] = ()
@@ -89,6 +113,16 @@ def record(
                 held[key], left_out = None, (*left_out, (key, str(problem)))
             except Exception:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
                 held[key], left_out = None, (*left_out, (shown_name(key), "unreadable"))
+    return Recorded(name, held, time_unix_nano, around, origin, timed_here, left_out, owed, tell)
+
+
+def event_of(recorded: Recorded, event_type: EventType) -> Event:
+    """The event that was recorded.
+
+    Args:
+        event_type: What `capture.recognise` said.
+    """
+    name, held, time_unix_nano, around, origin, timed_here, left_out, _, _ = recorded
     event_id = _identifier(held, _IDS)
     if event_id is None:
         event_id = _default_id(name, event_type, _identifier(held, _ORDER_IDS))
