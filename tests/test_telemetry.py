@@ -21,16 +21,18 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler, SamplingResult
 from opentelemetry.semconv._incubating.metrics import otel_metrics as conventions
 from opentelemetry.trace import SpanKind, StatusCode
 
 import eventflows
 from eventflows import ConsoleProvider, EventFlowsInstrumentor, GA4Provider, MetaProvider
 from eventflows.context import scope_of
+from eventflows.processor import EventFlowsSpanProcessor
 from eventflows.providers.base import Outcome, Response, Sent, Status
 from eventflows.providers.meta import VERSIONS
 from eventflows.sandbox import Sandbox
+from eventflows.sdk import has_span_processor
 from eventflows.stats import MAX_REASONS, STATUSES
 from tests.conftest import CANARIES, PERSON, environment, four
 
@@ -371,6 +373,38 @@ def test_delivery_spans_are_not_followed_as_those_of_the_app_are(sandbox: Sandbo
     assert [(span.name, scope_of(span) is None) for span in started.spans] == [("order", False), ("POST meta", True)]
 
 
+class Asked(Sampler):
+    """Takes every span, and keeps their names."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def should_sample(self, parent_context: Any, trace_id: int, name: str, *_: Any, **__: Any) -> SamplingResult:
+        self.names.append(name)
+        return SamplingResult(Decision.RECORD_AND_SAMPLE)
+
+    def get_description(self) -> str:
+        return "asked"
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_delivery_spans_are_made_where_somebody_sees_them(heard: bool, sandbox: Sandbox) -> None:
+    asked = Asked()
+    traces = TracerProvider(sampler=asked)
+    if heard:
+        traces.add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
+    trace.set_tracer_provider(traces)
+    eventflows.configure(four(sandbox.url)[:1])
+    EventFlowsInstrumentor().instrument()
+    try:
+        record()
+        assert eventflows.force_flush(10_000)
+    finally:
+        EventFlowsInstrumentor().uninstrument()
+    assert has_span_processor(traces, EventFlowsSpanProcessor)
+    assert asked.names == (["POST meta"] if heard else [])
+
+
 def test_delivery_spans_are_not_sampled_in_nor_captured_again(sandbox: Sandbox) -> None:
     found = InMemorySpanExporter()
     traces = TracerProvider(sampler=ALWAYS_OFF)
@@ -448,25 +482,23 @@ def test_a_lane_that_is_replaced_still_counts(sandbox: Sandbox, reader: InMemory
 def test_one_collection_shows_one_moment(sandbox: Sandbox, reader: InMemoryMetricReader) -> None:
     """captured = pending + outcomes, per provider, in every collection while everything is moving."""
     eventflows.configure(four(sandbox.url), retry_on_failure=FAST, sending_queue={"flush_interval": "20ms"})
-    done = threading.Event()
+    looked = threading.Semaphore(0)
 
     def shop() -> None:
         for number in range(3000):
+            if number % 500 == 499:
+                looked.acquire()
             record("Purchase" if number % 7 else "Lead", order_id=str(number), currency="EUR" if number % 5 else "none")
-        done.set()
 
-    thread = threading.Thread(target=shop)
+    thread = threading.Thread(target=shop, daemon=True)
     thread.start()
-    collections = 0
-    while not done.is_set() or not eventflows.force_flush(1):
+    while thread.is_alive() or not eventflows.force_flush(1):
         points = collected(reader)
-        collections += 1
         for name in ("meta", "ga4", "tiktok", "reddit"):
             of = {"eventflows__provider": name}
             settled = sum(value(points, f"eventflows.{status}", **of) for status in STATUSES)
             assert value(points, "eventflows.captured", **of) == settled + value(points, "eventflows.pending", **of)
-    thread.join()
-    assert collections > 5
+        looked.release()
 
 
 def test_of_a_large_request_some_ages_are_enough(sandbox: Sandbox, reader: InMemoryMetricReader) -> None:

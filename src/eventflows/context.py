@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from opentelemetry import baggage, trace
-from opentelemetry.context import Context, create_key, get_current
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from . import semconv as sc
@@ -24,8 +24,6 @@ from .request import READERS
 from .values import click_id, header
 from .visitor import Visitor, current_settings, current_visitor
 
-OF_DELIVERY = create_key("eventflows-delivery")
-"""Context key of the spans of our own requests, in which nothing is recorded."""
 _STATUS_CODES = ("http.response.status_code", "http.status_code")
 _METHODS = ("http.request.method", "http.method")
 _PEERS = ("client.address", "http.client_ip", "net.peer.ip", "net.sock.peer.addr", "network.peer.address")

@@ -13,16 +13,17 @@ from typing import Any
 from opentelemetry.context import Context, create_key
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import get_current_span
 
 from . import config
 from .capture import names_a_person
-from .context import OF_DELIVERY, Scope, around, around_ended, ended, follow
+from .context import Scope, around, around_ended, ended, follow
 from .log import Notices, logger
 from .pipeline import Pipeline
 from .running import current, shared
+from .telemetry import OF_DELIVERY, Indifferent
 
 _MAX_RUNNING = 100_000
 _notices = Notices("capture")
@@ -103,7 +104,7 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
         return self._pipeline.force_flush(timeout_millis)
 
 
-class EventFlowsSpanProcessor(SpanProcessor):
+class EventFlowsSpanProcessor(Indifferent):
     """Captures conversions from the events of ended spans, and knows which request and which local root a span belongs to.
 
     Spans that a sampler dropped reach no processor; the instrumentor follows those.

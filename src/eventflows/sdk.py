@@ -256,6 +256,14 @@ def _judge(multi: object, chain: Any, ours: type[LogRecordProcessor]) -> Listene
     return Listeners.BATCHES if in_turn and batches else Listeners.ANYBODY
 
 
+def only_span_processors(provider: object, kind: type[SpanProcessor]) -> bool:
+    """Whether a provider has no span processors but of this class, so that nobody else sees a span; False where this SDK does
+    not tell."""
+    multi: Any = getattr(provider, "_active_span_processor", None)
+    chain: Any = getattr(multi, "_span_processors", None)
+    return isinstance(chain, tuple) and all(isinstance(one, kind) for one in chain)
+
+
 def wants_record(logger: Logger, event_name: str, context: Context) -> bool:
     """Whether any log processor wants a record of this name; SDKs before 1.45 cannot tell, so always."""
     enabled = getattr(logger, "enabled", None)

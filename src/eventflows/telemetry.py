@@ -12,21 +12,24 @@ from itertools import islice
 from typing import ParamSpec
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from .context import OF_DELIVERY
 from .delivery import Batch, Verdict
 from .log import Notices
 from .mapping import Entry
 from .measured import Measured, Source, component_of
 from .metrics import SCOPE, Instruments, instruments
 from .providers.base import Provider, Response
+from .sdk import only_span_processors
 from .transport import ERROR_TYPES, VERSION
 
 _P = ParamSpec("_P")
 _notices = Notices("telemetry")
 _FAILED = "{count} metrics or spans could not be recorded (%s); conversions go on"
+OF_DELIVERY = create_key("eventflows-delivery")
+"""Context key of the spans of our own requests, in which nothing is recorded."""
 _ROOT = Context({OF_DELIVERY: True})  # a root of its own: the app's sampler decides
 MAX_LINKS = 128
 MAX_AGES = 100
@@ -44,6 +47,10 @@ def _never_raises(method: Callable[_P, None]) -> Callable[_P, None]:
             _notices.warn("telemetry", _FAILED, type(problem).__name__)
 
     return guarded
+
+
+class Indifferent(SpanProcessor):
+    """A span processor for which no spans of our own requests need to be made."""
 
 
 class Telemetry:
@@ -115,7 +122,8 @@ class Exchange:
             self._told["error.type"] = error
         if self._component.address:  # the console has none
             self._instruments.request.record(time.monotonic() - self._started, {**self._component.ours, **self._told})
-            self._tell_span(verdict, error)
+            if not only_span_processors(trace.get_tracer_provider(), Indifferent):
+                self._tell_span(verdict, error)
 
     def _tell_span(self, verdict: Verdict, error: str) -> None:
         """The span, with all that there is to say: what came later the SDK would check and copy under a lock each time."""
