@@ -20,10 +20,21 @@ SOURCE = ROOT / "src" / "eventflows"
 
 # From the ground up: a module may import only from the layers below its own.
 LAYERS = [
-    {"errors", "conversion", "country", "log", "environment_variables", "patching", "pools", "payload", "answer"},
+    {
+        "errors",
+        "conversion",
+        "country",
+        "names",
+        "log",
+        "environment_variables",
+        "patching",
+        "pools",
+        "payload",
+        "answer",
+    },
     {
         "lifecycle",
-        "pii",
+        "phone",
         "semconv",
         "environments",
         "proxies",
@@ -34,6 +45,7 @@ LAYERS = [
         "conditions",
         "substitution",
     },
+    {"pii"},
     {"values", "consent", "retry", "kinds", "lookup", "config_file", "lifespan"},
     {"cookies", "persons", "consent_settings", "delivery_settings", "selection"},
     {"sealing"},

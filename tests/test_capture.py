@@ -15,6 +15,7 @@ from eventflows import pii
 from eventflows import semconv as sc
 from eventflows.capture import Rules, capture, conversion_of, recognise
 from eventflows.conversion import Conversion, EventType, Item
+from eventflows.names import ByName
 from eventflows.sealing import Event, dump, event_of, load, record, seal, shown
 from tests.conftest import CANARIES, PERSON
 
@@ -129,6 +130,24 @@ def test_an_alias_is_read_and_the_attribute_itself_wins(alias: str, attribute: s
     )
     both = captured(**{alias: "" if attribute == "conversion.items" else "zzz", attribute: values[attribute]})
     assert captured(**{attribute: values[attribute], "event_id": both.id}).left_out == both.left_out
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"value": 1, "revenue": 2}, 1),
+        ({"revenue": 2, "value": 1}, 2),
+        ({"value": "much", "revenue": 2}, 2),
+        ({"value": "", "revenue": 2}, 2),
+        ({"revenue": 2, "conversion.value": 3}, 3),
+        ({"revenue": 2, "conversion.value": None}, 2),
+        ({"revenue": 2, "conversion.value": "much"}, None),
+    ],
+)
+def test_of_several_spellings_the_attribute_itself_counts_or_the_first_that_can_be_read(
+    attributes: dict[str, Any], expected: int | None
+) -> None:
+    assert captured(**attributes).value == expected
 
 
 @pytest.mark.parametrize("click", sc.CLICK_IDS)
@@ -284,8 +303,67 @@ def test_no_attributes_whatsoever_raise(attributes: dict[str, Any]) -> None:
     assert again._replace(left_out=()) == conversion._replace(left_out=())
 
 
+GIVEN = {
+    **{name: value for name, value, _, _ in ATTRIBUTES},
+    **PERSON,
+    "user.full_name": "Ada King",
+    "user.id": ["u1", " ", "ada@x.com"],
+    "conversion.click.gclid": "abc",
+    "conversion.sealed.email.lower": "ab" * 32,
+    "conversion.consent.ad_storage": "maybe",
+    "plan": "annual",
+    "phone": "070",
+}
+
+
+@given(st.permutations(list(GIVEN)), st.integers(0, len(GIVEN)))
+def test_the_order_of_attributes_decides_nothing_but_that_of_what_is_left_out(order: list[str], count: int) -> None:
+    some = order[:count]
+    one = captured(event_id="x", **{key: GIVEN[key] for key in some})
+    other = captured(**{key: GIVEN[key] for key in sorted(some)}, event_id="x")
+    assert sorted(one.left_out) == sorted(other.left_out)
+    sealed_sets = [{form: set(found) for form, found in c.user.sealed.items()} for c in (one, other)]
+    assert sealed_sets[0] == sealed_sets[1]
+    without = [c._replace(left_out=(), user=c.user._replace(sealed={})) for c in (one, other)]
+    assert without[0] == without[1]
+
+
+@pytest.mark.parametrize("ids", [["u1", " "], ["\u200b", "u1"], "\u200b"])
+def test_an_id_of_nothing_that_can_be_seen_costs_neither_the_event_nor_its_other_ids(ids: Any) -> None:
+    conversion = captured(**{"user.id": ids})
+    assert conversion.user.sealed.get("external_id.trim") == ((pii.digest("u1"),) if "u1" in ids else None)
+    assert conversion == conversion_of(sealed({"user.id": ids}))._replace(
+        id=conversion.id, left_out=conversion.left_out
+    )
+
+
+def test_equal_digests_are_one_object() -> None:
+    found = captured(**{"user.email": "ada@x.com"}).user.sealed
+    assert found["email.lower"] is found["email.gmail"] is found["email.alnum"]
+
+
+def test_names_are_remembered_up_to_a_limit_and_never_with_an_email_in_them() -> None:
+    asked: list[Any] = []
+    decided = ByName(lambda name: asked.append(name) or len(asked))  # type: ignore[func-returns-value]
+    assert decided["a", "b"] == decided["a", "b"] == 1
+    for name in ("zoe@example.com", "zoe%40example.com", ("a", "zoe@example.com"), 1, tuple("a" * 1000)):
+        assert decided[name] != decided[name]
+    assert list(decided) == [("a", "b")]
+    for number in range(5000):
+        decided[str(number)]
+    assert len(decided) < 5000
+
+
 def test_an_email_as_an_attributes_name_is_shown_to_nobody() -> None:
     attributes = {"zoe@example.com": 1, "plan": "a"}
     conversion = captured(**attributes)
     assert "zoe@" not in repr(conversion) + repr(sealed(attributes))
     assert conversion.left_out == (("custom property", "an e-mail address in its name"),)
+
+
+@pytest.mark.parametrize(
+    "field", [{"zoe@example.com": 1}, {"gift to": "zoe%40example.com"}, {"gift": ["zoe@example.com"]}]
+)
+def test_nobody_sees_an_email_in_an_item(field: dict[str, Any]) -> None:
+    item = {"id": "A", "price": 2.5, "engraving": "Z"}
+    assert sealed({"items": [{**item, **field}, item]}).attributes["items"] == [item, item]

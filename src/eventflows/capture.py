@@ -13,9 +13,10 @@ from . import persons, values
 from . import semconv as sc
 from .conversion import NOTHING, Consent, Conversion, Device, EventType, Identifiers, Request
 from .cookies import clicks_of_query
-from .pii import FORMS, Unusable, contains_email
-from .pii import seal as seal_identifier
-from .sealing import Event, event_of, record, shown_name, treatment_of
+from .errors import Unusable
+from .names import ByName
+from .pii import FORMS, add, contains_email
+from .sealing import Event, digests, event_of, record, shown_name, treatments
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,83 +62,104 @@ def capture(
 
 # --- the places of the attributes: which part of the conversion, which field there, and how it is read
 
-_PARTS: tuple[type[Any], ...] = (Conversion, Identifiers, Request, Device, Consent)
-_WHOLE, _USER, _REQUEST, _DEVICE, _CONSENT = range(5)
-_BLANKS: tuple[list[Any], ...] = tuple([part._field_defaults.get(name) for name in part._fields] for part in _PARTS)
-_FIELDS: Mapping[str, tuple[int, str, Callable[[object], Any]]] = {
-    sc.CONVERSION_VALUE: (_WHOLE, "value", values.number),
-    sc.CONVERSION_CURRENCY: (_WHOLE, "currency", values.currency),
-    sc.CONVERSION_ORDER_ID: (_WHOLE, "order_id", values.identifier),
-    sc.CONVERSION_ITEMS: (_WHOLE, "items", values.items),
-    sc.CONVERSION_QUANTITY: (_WHOLE, "quantity", values.count),
-    sc.CONVERSION_SEARCH_TERM: (_WHOLE, "search_term", values.identifier),
-    sc.CONVERSION_COUPON: (_WHOLE, "coupon", values.identifier),
-    sc.CONVERSION_TAX: (_WHOLE, "tax", values.number),
-    sc.CONVERSION_SHIPPING: (_WHOLE, "shipping", values.number),
-    sc.CONVERSION_ACTION_SOURCE: (_WHOLE, "action_source", values.action_source),
-    sc.CONVERSION_PROVIDERS: (_WHOLE, "providers", values.names),
-    sc.CONVERSION_EXCLUDE_PROVIDERS: (_WHOLE, "exclude_providers", values.names),
-    sc.CONVERSION_LIMITED_DATA_USE: (_WHOLE, "limited_data_use", values.flag),
-    sc.CITY: (_USER, "city", values.identifier),
-    sc.REGION: (_USER, "region", values.identifier),
-    sc.POSTAL_CODE: (_USER, "postal_code", values.identifier),
-    sc.COUNTRY: (_USER, "country", values.country),
-    sc.CLIENT_ADDRESS: (_REQUEST, "client_address", values.client_address),
-    sc.USER_AGENT: (_REQUEST, "user_agent", values.header),
-    sc.URL_FULL: (_REQUEST, "url", values.url),
-    sc.REFERER: (_REQUEST, "referrer", values.url),
-    sc.SESSION_ID: (_REQUEST, "session_id", values.identifier),
-    sc.LANGUAGE: (_REQUEST, "language", values.language),
-    sc.PAGE_TITLE: (_REQUEST, "page_title", values.identifier),
-    sc.SEC_GPC: (_REQUEST, "global_privacy_control", values.flag),
-    sc.SYNTHETIC_TYPE: (_REQUEST, "synthetic_type", values.identifier),
-    sc.CONVERSION_ADVERTISING_ID: (_DEVICE, "advertising_id", values.identifier),
-    sc.CONVERSION_VENDOR_ID: (_DEVICE, "vendor_id", values.identifier),
-    sc.CONVERSION_APP_INSTANCE_ID: (_DEVICE, "app_instance_id", values.identifier),
-    sc.CONVERSION_PARTNER_ID: (_DEVICE, "partner_id", values.identifier),
-    **{sc.CONVERSION_CONSENT + purpose: (_CONSENT, purpose, values.flag) for purpose in sc.CONSENT_PURPOSES},
+_FIELDS: Mapping[str, tuple[type[Any], str, Callable[[object], Any]]] = {
+    sc.CONVERSION_VALUE: (Conversion, "value", values.number),
+    sc.CONVERSION_CURRENCY: (Conversion, "currency", values.currency),
+    sc.CONVERSION_ORDER_ID: (Conversion, "order_id", values.identifier),
+    sc.CONVERSION_ITEMS: (Conversion, "items", values.items),
+    sc.CONVERSION_QUANTITY: (Conversion, "quantity", values.count),
+    sc.CONVERSION_SEARCH_TERM: (Conversion, "search_term", values.identifier),
+    sc.CONVERSION_COUPON: (Conversion, "coupon", values.identifier),
+    sc.CONVERSION_TAX: (Conversion, "tax", values.number),
+    sc.CONVERSION_SHIPPING: (Conversion, "shipping", values.number),
+    sc.CONVERSION_ACTION_SOURCE: (Conversion, "action_source", values.action_source),
+    sc.CONVERSION_PROVIDERS: (Conversion, "providers", values.names),
+    sc.CONVERSION_EXCLUDE_PROVIDERS: (Conversion, "exclude_providers", values.names),
+    sc.CONVERSION_LIMITED_DATA_USE: (Conversion, "limited_data_use", values.flag),
+    sc.CITY: (Identifiers, "city", values.identifier),
+    sc.REGION: (Identifiers, "region", values.identifier),
+    sc.POSTAL_CODE: (Identifiers, "postal_code", values.identifier),
+    sc.COUNTRY: (Identifiers, "country", values.country),
+    sc.CLIENT_ADDRESS: (Request, "client_address", values.client_address),
+    sc.USER_AGENT: (Request, "user_agent", values.header),
+    sc.URL_FULL: (Request, "url", values.url),
+    sc.REFERER: (Request, "referrer", values.url),
+    sc.SESSION_ID: (Request, "session_id", values.identifier),
+    sc.LANGUAGE: (Request, "language", values.language),
+    sc.PAGE_TITLE: (Request, "page_title", values.identifier),
+    sc.SEC_GPC: (Request, "global_privacy_control", values.flag),
+    sc.SYNTHETIC_TYPE: (Request, "synthetic_type", values.identifier),
+    sc.CONVERSION_ADVERTISING_ID: (Device, "advertising_id", values.identifier),
+    sc.CONVERSION_VENDOR_ID: (Device, "vendor_id", values.identifier),
+    sc.CONVERSION_APP_INSTANCE_ID: (Device, "app_instance_id", values.identifier),
+    sc.CONVERSION_PARTNER_ID: (Device, "partner_id", values.identifier),
+    **{sc.CONVERSION_CONSENT + purpose: (Consent, purpose, values.flag) for purpose in sc.CONSENT_PURPOSES},
 }
 _ELSEWHERE = frozenset({sc.CONVERSION_TYPE, sc.CONVERSION_ID, sc.CONVERSION_COMMIT, sc.RECORDED_BY})
-_ROUTING = (sc.CONVERSION_PROVIDERS, sc.CONVERSION_EXCLUDE_PROVIDERS)
-_PROPERTY, _CLICK, _DIGESTS, _USER_ID, _NOWHERE = -1, -2, -3, -4, -5
-_Place = tuple[int, Any, Any, str]
-_places: dict[str, _Place] = {}
-_MAX_PLACES = 4096
 
-
-def _place(key: Any) -> _Place:
-    """`(part, field, reader, attribute)` of an attribute, found out once for each name."""
-    attribute = sc.ALIASES.get(key, key)
-    found: _Place
-    if not isinstance(key, str):
-        found = (_PROPERTY, key, treatment_of(key), "")
-    elif known := _FIELDS.get(attribute):
-        part, name, reader = known
-        found = (part, _PARTS[part]._fields.index(name), reader, attribute)
-    elif attribute == sc.USER_ID:
-        found = (_USER_ID, None, None, attribute)
-    elif attribute.startswith(sc.CONVERSION_CLICK):
-        found = (_CLICK, attribute[len(sc.CONVERSION_CLICK) :], values.click_id, attribute)
-    elif attribute.startswith(sc.SEALED) and attribute[len(sc.SEALED) :] in FORMS:
-        found = (_DIGESTS, attribute[len(sc.SEALED) :], treatment_of(attribute), attribute)
-    elif attribute in _ELSEWHERE:
-        found = (_NOWHERE, None, treatment_of(key), attribute)
-    else:
-        found = (_PROPERTY, key, treatment_of(key), attribute)
-    if len(_places) >= _MAX_PLACES:
-        _places.clear()
-    _places[key] = found
-    return found
-
-
-_AT = Conversion._fields.index
-_SOURCE, _ITEMS, _QUANTITY = (_AT(name) for name in ("action_source", "items", "quantity"))
-_HEAD, _MIDDLE, _TAIL = slice(0, _SOURCE), slice(_AT("user"), _AT("consent") + 1), slice(_AT("properties"), None)
-_USER_IDS, _SEALED = (Identifiers._fields.index(name) for name in ("user_id", "sealed"))
-_URL, _AGENT, _ADDRESS = (Request._fields.index(name) for name in ("url", "user_agent", "client_address"))
+# While an event is read, the fields of all parts lie one after the other in one list.
+_PARTS: tuple[type[Any], ...] = (Conversion, Identifiers, Request, Device, Consent)
+_PLACES = {field: place for place, field in enumerate((part, name) for part in _PARTS for name in part._fields)}
+_BLANK: list[Any] = [part._field_defaults.get(name) for part, name in _PLACES]
+_USER, _REQUEST, _DEVICE, _CONSENT = (_PLACES[part, part._fields[0]] for part in _PARTS[1:])
+_OF_USER, _OF_REQUEST = slice(_USER, _REQUEST), slice(_REQUEST, _DEVICE)
+_OF_DEVICE, _OF_CONSENT = slice(_DEVICE, _CONSENT), slice(_CONSENT, None)
+_BLANK_USER, _BLANK_REQUEST, _BLANK_DEVICE, _BLANK_CONSENT = (
+    _BLANK[part] for part in (_OF_USER, _OF_REQUEST, _OF_DEVICE, _OF_CONSENT)
+)
+_NO_USER, _NO_REQUEST, _NO_DEVICE, _NO_CONSENT = Identifiers(), Request(), Device(), Consent()
+# The fields of the conversion itself that are read from attributes stand in two rows.
+_ORDER = slice(_PLACES[Conversion, "action_source"], _PLACES[Conversion, "user"])
+_ROUTES = slice(_PLACES[Conversion, "limited_data_use"], _PLACES[Conversion, "properties"])
+_SOURCE, _ITEMS, _QUANTITY = (_PLACES[Conversion, name] for name in ("action_source", "items", "quantity"))
+_SEALED, _USER_IDS = (_PLACES[Identifiers, name] for name in ("sealed", "user_id"))
+_URL, _AGENT, _ADDRESS = (_PLACES[Request, name] for name in ("url", "user_agent", "client_address"))
+_PROPERTY, _CLICK, _DIGESTS, _CHECKED = -1, -2, -3, -4  # places elsewhere; the last one is only looked at
 _WEB = ("website", "app")
-_NO_DEVICE, _NO_CONSENT = Device(), Consent()
 _make = tuple.__new__  # half the time of a named tuple's own `_make`
+
+_Step = tuple[Any, int, Callable[[Any], Any], str]
+"""How one attribute is read: its name as given, the place of its value, its reader, and one name more: that of the click id or
+normal form; else the attribute's own where this is another spelling that yields to others of the event."""
+
+
+def _step(key: Any) -> _Step:
+    attribute = sc.ALIASES.get(key, key)
+    if known := _FIELDS.get(attribute):
+        part, name, reader = known
+        return key, _PLACES[part, name], reader, attribute
+    if isinstance(key, str):
+        if key.startswith(sc.CONVERSION_CLICK):
+            return key, _CLICK, values.click_id, key[len(sc.CONVERSION_CLICK) :]
+        if key.startswith(sc.SEALED) and (form := key[len(sc.SEALED) :]) in FORMS:
+            return key, _DIGESTS, _digests, form
+    return key, _CHECKED if attribute in _ELSEWHERE else _PROPERTY, treatments[key], ""
+
+
+def _digests(value: Any) -> tuple[str, ...]:
+    found = digests(value)
+    return (found,) if len(found) == 64 else tuple(dict.fromkeys(found.split(",")))
+
+
+_steps: ByName[_Step] = ByName(_step)
+
+
+def _plan(names: tuple[Any, ...]) -> tuple[persons.Held, tuple[_Step, ...]]:
+    """How an event with these attributes is read: what holds a person, and a step for each of the others."""
+    steps: list[_Step] = []
+    met = set(names)
+    for name in names:
+        if name not in persons.KINDS:
+            key, place, reader, attribute = _steps[name]
+            if place >= 0:
+                yields = attribute != key and attribute in met
+                met.add(attribute)
+                attribute = attribute if yields else ""
+            steps.append((key, place, reader, attribute))
+    return persons.held(names), tuple(steps)
+
+
+_plans: ByName[tuple[persons.Held, tuple[_Step, ...]]] = ByName(_plan)
 
 
 def conversion_of(event: Event, default_country: str | None = None) -> Conversion:
@@ -147,93 +169,81 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
     Args:
         default_country: Of phone numbers without a calling code, ISO 3166-1 alpha-2.
     """
-    parts: list[list[Any]] = [blank.copy() for blank in _BLANKS]
+    event_id, event_type, name, time_unix_nano, attributes, _, around, origin, timed_here, before, failed = event
+    held, steps = _plans[tuple(attributes)]
+    fields = _BLANK.copy()
     clicks: dict[str, str] = {}
     properties: dict[str, Any] = {}
-    left_out = list(event.left_out)
-    attributes, sealed = persons.sealed(event.attributes, default_country, left_out)
-    user_id: Any = None
-    for key, value in attributes.items():
-        part, index, reader, attribute = _places.get(key) or _place(key)
-        if value is None or (value == "" and attribute not in _ROUTING):
+    left_out = list(before)
+    sealed, user_id = persons.sealed(attributes, held, default_country, left_out)
+    for key, place, reader, more in steps:
+        value = attributes[key]
+        if not value and (value is None or (value == "" and reader is not values.names)):
             continue
         try:
-            if part >= 0:
-                fields = parts[part]
-                if attribute != key and (
-                    fields[index] is not _BLANKS[part][index] or attributes.get(attribute) not in (None, "")
-                ):
+            if place >= 0:
+                if more and (fields[place] is not _BLANK[place] or attributes.get(more) not in (None, "")):
                     continue  # another spelling: the attribute itself wins, or the first of two
                 if (clean := reader(value)) != "":
-                    fields[index] = clean
-            elif part == _PROPERTY:
+                    fields[place] = clean
+            elif place == _PROPERTY:
                 properties[key] = reader(value)
-            elif part == _DIGESTS:
-                persons.add(sealed, index, reader(value).split(","))
-            elif part == _CLICK:
-                clicks[index] = reader(value)
-            elif part == _USER_ID:
-                user_id = value
+            elif place == _CLICK:
+                clicks[more] = reader(value)
+            elif place == _DIGESTS:
+                add(sealed, {more: reader(value)})
             else:
                 reader(value)
-        except Unusable as problem:
-            left_out.append((shown_name(key), str(problem)))
-            if part == _CONSENT:
-                parts[_CONSENT][index] = False  # a choice that cannot be read is not taken for a yes
-        except Exception:  # noqa: BLE001 reason: a number beyond all bounds, say, costs itself only
-            left_out.append((shown_name(key), "unreadable"))
-    whole, user, request, device, consent = parts
-    if (url := request[_URL]) is not None and "?" in url:
+        except Exception as problem:  # noqa: BLE001 reason: a number beyond all bounds, say, costs itself only
+            left_out.append((shown_name(key), str(problem) if isinstance(problem, Unusable) else "unreadable"))
+            if place >= _CONSENT:
+                fields[place] = False  # a choice that cannot be read is not taken for a yes
+    if (url := fields[_URL]) is not None and "?" in url:
         for click, value in clicks_of_query(url.partition("?")[2].partition("#")[0]).items():
             clicks.setdefault(click, value)
-    if event.around and not _is_anothers(event.around, whole, request):
-        user_id = user_id or event.around.get(sc.USER_ID)
-        _complete(event.around, parts, clicks)
+    if around and not _is_anothers(around, fields):
+        user_id = user_id or around.get(sc.USER_ID)
+        _complete(around, fields, clicks)
     if user_id:
-        user[_USER_IDS] = _user_ids(user_id, sealed)
-    user[_SEALED] = sealed
-    if whole[_QUANTITY] is None and whole[_ITEMS]:
-        whole[_QUANTITY] = sum(1 if item.quantity is None else item.quantity for item in whole[_ITEMS])
-    whole[_HEAD] = event.id, event.type, event.name, event.time_unix_nano
-    whole[_MIDDLE] = (
-        _make(Identifiers, user), _make(Request, request), _make(Device, device) if device != _BLANKS[_DEVICE] else _NO_DEVICE,
-        clicks, _make(Consent, consent) if consent != _BLANKS[_CONSENT] else _NO_CONSENT,
-    )  # fmt: skip
-    whole[_TAIL] = properties, event.origin, event.timed_here, tuple(left_out), event.failed
-    return _make(Conversion, whole)
+        fields[_USER_IDS] = ids = (user_id,) if isinstance(user_id, str) else tuple(user_id)
+        persons.add_ids(sealed, ids, left_out)
+    if sealed:
+        fields[_SEALED] = sealed
+    if fields[_QUANTITY] is None and fields[_ITEMS]:
+        fields[_QUANTITY] = sum([1 if item.quantity is None else item.quantity for item in fields[_ITEMS]])
+    user, request, device, consent = fields[_OF_USER], fields[_OF_REQUEST], fields[_OF_DEVICE], fields[_OF_CONSENT]
+    return _make(Conversion, (
+        event_id, event_type, name, time_unix_nano, *fields[_ORDER],
+        _NO_USER if user == _BLANK_USER else _make(Identifiers, user),
+        _NO_REQUEST if request == _BLANK_REQUEST else _make(Request, request),
+        _NO_DEVICE if device == _BLANK_DEVICE else _make(Device, device),
+        clicks,
+        _NO_CONSENT if consent == _BLANK_CONSENT else _make(Consent, consent),
+        *fields[_ROUTES], properties, origin, timed_here, tuple(left_out), failed,
+    ))  # fmt: skip
 
 
-def _is_anothers(around: Mapping[str, Any], whole: list[Any], request: list[Any]) -> bool:
+def _is_anothers(around: Mapping[str, Any], fields: list[Any]) -> bool:
     """Whether what surrounds the event is another person's request than the event is about.
 
     That is so for a sale that was not made on the web (the request is the clerk's), and where the event brings the user agent
     or else the address of somebody else.
     """
-    if whole[_SOURCE] not in _WEB:
+    if fields[_SOURCE] not in _WEB:
         return True
-    for key, index in ((sc.USER_AGENT, _AGENT), (sc.CLIENT_ADDRESS, _ADDRESS)):
-        if request[index] is not None and key in around:
-            return bool(request[index] != around[key])
+    for key, place in ((sc.USER_AGENT, _AGENT), (sc.CLIENT_ADDRESS, _ADDRESS)):
+        if fields[place] is not None and key in around:
+            return bool(fields[place] != around[key])
     return False
 
 
-def _complete(around: Mapping[str, Any], parts: list[list[Any]], clicks: dict[str, str]) -> None:
+def _complete(around: Mapping[str, Any], fields: list[Any], clicks: dict[str, str]) -> None:
     """Add what the visitor's request tells, with its clean values, where the event has nothing of its own."""
-    for key, value in around.items():
-        part, index, _, _ = _places.get(key) or _place(key)
-        if part == _CLICK:
-            clicks.setdefault(index, value)
-        elif part >= 0 and parts[part][index] is _BLANKS[part][index]:
-            parts[part][index] = value
-
-
-def _user_ids(value: Any, sealed: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The app's own ids, which some platforms take as they are and others hashed."""
-    ids = (value,) if isinstance(value, str) else tuple(value)
-    for one in ids:
-        for form, digest in seal_identifier("external_id", one).items():
-            persons.add(sealed, form, (digest,))
-    return ids
+    for key, place, _, name in _plans[tuple(around)][1]:
+        if place == _CLICK:
+            clicks.setdefault(name, around[key])
+        elif place >= 0 and fields[place] is _BLANK[place]:
+            fields[place] = around[key]
 
 
 # --- what others must not see

@@ -11,8 +11,8 @@ from .checks import Problems, below, shown, wrong
 from .consent import GROUPS, NO_RULES, SEC_GPC_EFFECTS, ConsentPolicy, Regime
 from .conversion import Consent
 from .country import ALPHA_2
+from .errors import Unusable
 from .kinds import Choice, Kind, as_json, described, documented, pairs
-from .pii import Unusable
 from .semconv import CONSENT_PURPOSES
 from .values import flag
 

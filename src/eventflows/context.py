@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from . import semconv as sc
 from .commit import SCOPE, UnitOfWork
 from .cookies import clicks_of_cookies, clicks_of_query
-from .pii import Unusable
+from .errors import Unusable
 from .proxies import client_address
 from .request import READERS
 from .values import click_id, header

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from urllib.parse import unquote
 
-from .pii import Unusable
+from .errors import Unusable
 from .semconv import QUERY_CLICK_IDS
 from .values import click_id
 
@@ -24,7 +24,6 @@ _MAX_WRAPS = 4
 
 # Snap's own name is `ScCid`; the small spelling comes from servers that write all URLs in lower case.
 _QUERY_NAMES: Mapping[str, str] = {**QUERY_CLICK_IDS, "sccid": "sc_click_id"}
-_QUERY = re.compile(rf"(?:\A\??|&)({'|'.join(map(re.escape, _QUERY_NAMES))})=([^&]*)")
 
 # https://developers.facebook.com/docs/marketing-api/conversions-api/parameters/fbp-and-fbc
 # The optional fifth part is what Meta's parameter builder appends: 8 characters, formerly 2.
@@ -51,9 +50,12 @@ def clicks_of_query(query: str) -> dict[str, str]:
     are: a plus stays a plus, since no id has a space in it. No fbclid has a dot in it: one would change the parts of an `fbc`.
     """
     found: dict[str, str] = {}
-    for name, raw in _QUERY.findall(query.partition("#")[0]):
-        click = _QUERY_NAMES[name]
-        if click not in found and (value := _clean(_decoded(raw))) and not (name == "fbclid" and "." in value):
+    for pair in query.partition("#")[0].removeprefix("?").split("&"):
+        name, equals, raw = pair.partition("=")
+        click = _QUERY_NAMES.get(name)
+        if click is None or not equals or click in found:
+            continue
+        if (value := _clean(_decoded(raw))) and not (name == "fbclid" and "." in value):
             found[click] = value
     return found
 

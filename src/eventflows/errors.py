@@ -1,10 +1,12 @@
 """Exceptions of EventFlows.
 
     ValueError
-    └── ConfigurationError
-        └── MissingDependencyError
+    ├── ConfigurationError
+    │   └── MissingDependencyError
+    └── Unusable
 
-Only configuration raises, once, at start. Bad data at run time never does: it is counted with a reason.
+Only configuration raises, once, at start. Bad data at run time never does: it is counted with a reason, and `Unusable` does not
+leave the event that it is about.
 """
 
 from __future__ import annotations
@@ -66,3 +68,7 @@ class MissingDependencyError(ConfigurationError, ImportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f'{feature} needs an extra: pip install "opentelemetry-exporter-eventflows[{extra}]"')
+
+
+class Unusable(ValueError):
+    """A value is neither a raw identifier of its kind nor a digest. The message never holds the value."""

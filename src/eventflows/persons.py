@@ -2,70 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from . import semconv as sc
 from . import values
-from .pii import Unusable, contains_email, seal, seal_all, split_full_name
+from .errors import Unusable
+from .pii import Digests, add, contains_email, seal, seal_all, split_full_name
 
-Digests = dict[str, tuple[str, ...]]
-"""Normal form (of `pii`) → its digests, each once."""
 LeftOut = list[tuple[str, str]]
 """`(attribute, reason)` of each field that was not usable. Never holds the value."""
 
 
+KINDS: Mapping[str, str] = {**sc.SEALED_ATTRIBUTES, sc.USER_ID: "id"}
+"""The attributes that hold a person. The full name comes after its parts, which count more."""
+
+Held = tuple[tuple[str, str], ...]
+"""The attributes of an event that hold a person, with the kind of each, in the order in which they are sealed."""
+
+
+def held(names: Container[Any]) -> Held:
+    """Which of these attributes hold a person."""
+    return tuple((key, kind) for key, kind in KINDS.items() if key in names)
+
+
 def sealed(
-    attributes: Mapping[str, Any], default_country: str | None, left_out: LeftOut
-) -> tuple[Mapping[str, Any], Digests]:
-    """The attributes without what identifies a person, and the digests of that.
+    attributes: Mapping[str, Any], of: Held, default_country: str | None, left_out: LeftOut
+) -> tuple[Digests, str | list[str] | None]:
+    """The digests of what identifies a person, and what is left of the app's own ids.
 
     Args:
         attributes: As recorded, or of an event that was sealed before; not changed.
+        of: What `held` says about them.
         default_country: Of phone numbers without a calling code, ISO 3166-1 alpha-2.
         left_out: Gets what is not usable.
     """
     digests: Digests = {}
-    if _KINDS.keys().isdisjoint(attributes):
-        return attributes, digests
-    rest = dict(attributes)
-    for key, kind in _KINDS.items():
-        if key in rest:
-            value = rest.pop(key)
-            if value is not None and value != "":
-                try:
-                    if kind == "full_name":
-                        _seal_full_name(digests, key, value, left_out)
-                    elif kind == "id":
-                        if ids := _ids(digests, key, value, left_out):
-                            rest[key] = ids
-                    elif type(value) is str:
-                        for form, digest in seal(kind, value, default_country).items():
-                            digests[form] = (digest,)
-                    else:
-                        _seal_each(digests, key, kind, listed(value), default_country, left_out)
-                except Unusable as problem:
-                    left_out.append((key, str(problem)))
-                except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ costs itself
-                    left_out.append((key, "unreadable"))
-    return rest, digests
+    ids = None
+    for key, kind in of:
+        value = attributes[key]
+        if value is None or value == "":
+            continue
+        try:
+            if kind == "full_name":
+                _seal_full_name(digests, key, value, left_out)
+            elif kind == "id":
+                ids = _ids(digests, key, value, left_out)
+            elif type(value) is str:
+                digests.update(seal(kind, value, default_country))
+            else:
+                _seal_each(digests, key, kind, listed(value), default_country, left_out)
+        except Unusable as problem:
+            left_out.append((key, str(problem)))
+        except Exception:  # noqa: BLE001 reason: a value with a hostile __str__ costs itself
+            left_out.append((key, "unreadable"))
+    return digests, ids
 
 
-_KINDS: Mapping[str, str] = {**sc.SEALED_ATTRIBUTES, sc.USER_ID: "id"}
-"""The attributes that hold a person. The full name comes after its parts, which count more."""
-
-
-def add(digests: Digests, form: str, more: Iterable[str]) -> None:
-    """Put more digests to those of a form."""
-    digests[form] = tuple(dict.fromkeys((*digests.get(form, ()), *more)))
+def add_ids(digests: Digests, ids: Iterable[str], left_out: LeftOut) -> None:
+    """Put the digests of the app's own ids to the others: some platforms take them as they are, some hashed."""
+    for one in ids:
+        try:
+            add(digests, seal("external_id", one))
+        except Unusable as problem:  # nothing but characters that cannot be seen
+            left_out.append((sc.USER_ID, str(problem)))
 
 
 def _seal_each(
     digests: Digests, key: str, kind: str, raw: Iterable[Any], default_country: str | None, left_out: LeftOut
 ) -> None:
     found, reason = seal_all(kind, raw, default_country)
-    for form, more in found.items():
-        add(digests, form, more)
+    add(digests, found)
     if reason:
         left_out.append((key, reason))
 
@@ -90,6 +97,8 @@ def _ids(digests: Digests, key: str, value: Any, left_out: LeftOut) -> str | lis
             one = values.text(raw)
         except Unusable as problem:
             left_out.append((key, str(problem)))
+            continue
+        if not one:
             continue
         if contains_email(one):
             left_out.append((key, "an e-mail address: only its hash is used"))

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from . import semconv as sc
 from . import values
 from .cookies import clicks
+from .errors import Unusable
 from .log import Notices
-from .pii import Unusable
 from .proxies import Network, client_address, networks
 
 READERS: Mapping[str, Callable[[object], Any]] = {

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 from . import payload, persons, values
 from . import semconv as sc
 from .conversion import NOTHING, EventType
-from .pii import FORMS, Unusable, contains_email
+from .errors import Unusable
+from .names import ByName
+from .pii import FORMS, contains_email
 
 
 class Event(NamedTuple):
@@ -137,32 +139,25 @@ def seal(event: Event, default_country: str | None = None) -> Event:
     """
     if event.sealed:
         return event
+    attributes = event.attributes
+    held, others = _plans[tuple(attributes)]
     clean: dict[str, Any] = {}
     left_out = list(event.left_out)
-    attributes, digests = persons.sealed(event.attributes, default_country, left_out)
-    for key, value in attributes.items():
+    sealed, ids = persons.sealed(attributes, held, default_country, left_out)
+    for key, treatment in others:
+        value = attributes[key]
         if value is None:
             continue
-        treatment = _treatments.get(key) or treatment_of(key)
-        if treatment is values.custom:  # the most common ones without a call
-            kind = type(value)
-            if kind is str:
-                if "@" not in value and "%40" not in value:
-                    clean[key] = value
-                    continue
-            elif kind is int or kind is bool or (kind is float and value - value == 0.0):  # finite
-                clean[key] = value
-                continue
         try:
             clean[key] = treatment(value) if value != "" else value
-        except Unusable as problem:
-            left_out.append((shown_name(key), str(problem)))
+        except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
+            left_out.append((shown_name(key), str(problem) if isinstance(problem, Unusable) else "unreadable"))
             if treatment is _consent:
                 clean[key] = "denied"  # a choice that cannot be read is not taken for a yes
-        except Exception:  # noqa: BLE001 reason: telemetry never breaks the app
-            left_out.append((shown_name(key), "unreadable"))
-    for form, found in digests.items():
-        attribute = sc.SEALED + form
+    if ids:
+        clean[sc.USER_ID] = ids
+    for form, found in sealed.items():
+        attribute = _AS_ATTRIBUTE[form]
         clean[attribute] = ",".join(
             dict.fromkeys((*clean[attribute].split(","), *found)) if attribute in clean else found
         )
@@ -170,6 +165,9 @@ def seal(event: Event, default_country: str | None = None) -> Event:
         event.id, event.type, event.name, event.time_unix_nano, clean, True,
         event.around, event.origin, event.timed_here, tuple(left_out), event.failed,
     )  # fmt: skip
+
+
+_AS_ATTRIBUTE: Mapping[str, str] = {form: sc.SEALED + form for form in FORMS}
 
 
 def shown_name(key: Any) -> str:
@@ -200,7 +198,7 @@ def _email_as_name(_value: Any) -> Any:
     raise Unusable("an e-mail address in its name")
 
 
-def _digests(value: Any) -> str:
+def digests(value: Any) -> str:
     """What another process has sealed: `<hex>,<hex>`."""
     found = str(value)
     for one in (found,) if len(found) == 64 else found.split(","):
@@ -227,31 +225,32 @@ _BY_ATTRIBUTE: Mapping[str, Treatment] = {
     sc.LANGUAGE: values.header,
     sc.CONVERSION_ITEMS: _items,
     sc.CONVERSION_COMMIT: values.commit,
-    sc.USER_ID: lambda ids: ids,  # by now they are texts
     **{sc.CONVERSION_CONSENT + purpose: _consent for purpose in sc.CONSENT_PURPOSES},
 }
-_treatments: dict[str, Treatment] = {}
-_MAX_TREATMENTS = 4096
 
 
-def treatment_of(key: Any) -> Treatment:
-    """The treatment of an attribute, found out once for each name."""
+def _treatment(key: Any) -> Treatment:
     if not isinstance(key, str):
         return _forbidden
-    treatment = _BY_ATTRIBUTE.get(sc.ALIASES.get(key, key))
-    if treatment is None:
-        if key.startswith(sc.SEALED):
-            treatment = _digests if key[len(sc.SEALED) :] in FORMS else _unknown_form
-        elif sc.event_key(key) in sc.PERSONAL_KEYS:
-            treatment = _forbidden
-        elif contains_email(key):
-            treatment = _email_as_name
-        else:
-            treatment = values.custom
-    if len(_treatments) >= _MAX_TREATMENTS:
-        _treatments.clear()
-    _treatments[key] = treatment
-    return treatment
+    if treatment := _BY_ATTRIBUTE.get(sc.ALIASES.get(key, key)):
+        return treatment
+    if key.startswith(sc.SEALED):
+        return digests if key[len(sc.SEALED) :] in FORMS else _unknown_form
+    if sc.event_key(key) in sc.PERSONAL_KEYS:
+        return _forbidden
+    return _email_as_name if contains_email(key) else values.custom
+
+
+treatments: ByName[Treatment] = ByName(_treatment)
+"""Name of an attribute → how its value is treated."""
+
+
+def _plan(keys: tuple[Any, ...]) -> tuple[persons.Held, tuple[tuple[Any, Treatment], ...]]:
+    """Of an event with these attributes, what holds a person, and how the others are treated."""
+    return persons.held(keys), tuple((key, treatments[key]) for key in keys if key not in persons.KINDS)
+
+
+_plans = ByName(_plan)
 
 
 # --- ids

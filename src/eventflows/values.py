@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -18,11 +19,14 @@ from uuid import UUID
 
 from .conversion import Item
 from .country import alpha_2
-from .pii import Unusable, contains_email
+from .errors import Unusable
+from .pii import contains_email
 from .semconv import ACTION_SOURCES, COMMITS
 
+_LANGUAGE = re.compile(r"[A-Za-z]{1,8}([-_.@][A-Za-z0-9]{1,8})*")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _MAX_DEPTH = 6
+_MANY = 10**9
 
 _ITEM_KEYS: Mapping[str, str] = {
     **{name: name for name in ("id", "name", "price", "quantity", "category")},
@@ -54,7 +58,7 @@ def text(value: object) -> str:
 
 def identifier(value: object) -> str:
     """A text that is sent as it is, hence never one with an e-mail address in it."""
-    found = text(value)
+    found = value.strip() if type(value) is str else text(value)
     if ("@" in found or "%40" in found) and contains_email(found):
         raise Unusable("holds an e-mail address")
     return found
@@ -64,7 +68,7 @@ def click_id(value: object) -> str:
     if isinstance(value, str) and len(value) > 4096:
         raise Unusable("malformed")
     found = identifier(value)
-    if len(found) > 4096 or any(c.isspace() or not c.isprintable() for c in found):
+    if len(found) > 4096 or " " in found or not found.isprintable():  # no other space is printable
         raise Unusable("malformed")
     return found
 
@@ -83,6 +87,8 @@ def number(value: object) -> float | int:
 
 
 def count(value: object) -> int:
+    if type(value) is int and 0 <= value < _MANY:
+        return value
     found = number(value)
     if found < 0 or found != int(found):
         raise Unusable("not a whole number of pieces")
@@ -90,7 +96,7 @@ def count(value: object) -> int:
 
 
 def currency(value: object) -> str:
-    code = text(value).upper()
+    code = (value.strip() if type(value) is str else text(value)).upper()
     if len(code) != 3 or not (code.isascii() and code.isalpha()):
         raise Unusable("not an ISO 4217 code")
     return code
@@ -157,7 +163,7 @@ def header(value: object) -> str:
 def language(value: object) -> str:
     """A language tag, also the first one of an `Accept-Language` header."""
     tag = header(value).partition(",")[0].partition(";")[0].strip()
-    if tag and not re.fullmatch(r"[A-Za-z]{1,8}([-_.@][A-Za-z0-9]{1,8})*", tag):
+    if tag and not _LANGUAGE.fullmatch(tag):
         raise Unusable("not a language")
     return tag
 
@@ -166,12 +172,15 @@ def flag(value: object) -> bool:
     """A yes or a no; also of a header, such as `Sec-GPC: 1`, which OpenTelemetry writes as a list."""
     if isinstance(value, (list, tuple)) and value:
         value = value[0]
-    found = value if isinstance(value, bool) else str(value).strip().lower()
-    if found in (True, "true", "granted", "1"):
-        return True
-    if found in (False, "false", "denied", "0"):
-        return False
-    raise Unusable("neither granted nor denied")
+    if type(value) is bool:
+        return value
+    found = _FLAGS.get(str(value).strip().lower())
+    if found is None:
+        raise Unusable("neither granted nor denied")
+    return found
+
+
+_FLAGS = {"true": True, "granted": True, "1": True, "false": False, "denied": False, "0": False}
 
 
 def commit(value: object) -> str:
@@ -234,7 +243,7 @@ def _item(entry: object) -> Item | None:
     found: list[Any] = [None] * len(Item._fields)
     for key, value in entry.items():
         place = _ITEM_PLACES.get(key)
-        if place is None or value is None or value == "":
+        if place is None or (not value and (value is None or value == "")):
             continue
         index, reader, is_alias = place
         if is_alias and found[index] is not None:
@@ -272,34 +281,43 @@ def plain_items(value: object) -> list[Any]:
     return found
 
 
-def _plain_item(entry: object) -> dict[str, Any] | None:
+def _plain_item(entry: object) -> Mapping[Any, Any] | None:
     if type(entry) is not dict:
         entry = _map_of(entry)
         if entry is None:
             return None
-    found: dict[str, Any] = {}
     for key, value in entry.items():
         kind = type(value)
-        if (
-            kind is int
-            or (kind is float and value - value == 0.0)
-            or (kind is str and "@" not in value and "%40" not in value)
+        if not (
+            key in _ITEM_PLACES
+            and (
+                kind is int
+                or (kind is float and value - value == 0.0)
+                or (kind is str and "@" not in value and "%40" not in value)
+            )
         ):
-            found[key] = value
-            continue
-        try:
-            found[key] = custom(value)
-        except Unusable:
-            continue
-    if any([type(key) is not str or "@" in key or "%40" in key for key in found]):
-        found = {key: value for key, value in found.items() if isinstance(key, str) and not contains_email(key)}
+            return _cleaned_item(entry)
+    return entry
+
+
+def _cleaned_item(entry: Mapping[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in entry.items():
+        if isinstance(key, str) and not contains_email(key):
+            with suppress(Unusable):
+                found[key] = custom(value)
     return found
 
 
-def custom(value: object, depth: int = 0) -> Any:
+def custom(value: Any, depth: int = 0) -> Any:
     """A custom property as plain JSON data."""
-    if type(value) is str and "@" not in value and "%40" not in value:
+    kind = type(value)
+    if kind is str and "@" not in value and "%40" not in value:
         return value
+    if kind is int or kind is bool or (kind is float and value - value == 0.0):
+        return value
+    if kind is list and depth < _MAX_DEPTH:
+        return [custom(entry, depth + 1) for entry in value]
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, (bool, int)):

@@ -35,7 +35,7 @@ def test_only_what_is_present_is_printed() -> None:
 
 
 def test_everything_that_is_known_is_printed() -> None:
-    email = {form: (sha,) for form, sha in seal("email", "a@x.example").items()}
+    email = seal("email", "a@x.example")
     full = conversion(
         action_source="app",
         value=49.99,

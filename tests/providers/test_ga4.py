@@ -10,7 +10,7 @@ import pytest
 from eventflows.conversion import Consent, Conversion, Device, EventType, Identifiers, Item
 from eventflows.conversion import Request as Visit
 from eventflows.errors import ConfigurationError
-from eventflows.pii import seal
+from eventflows.pii import seal_all
 from eventflows.providers.base import DELIVERED, NOT_THE_CULPRIT, Outcome, Response, Status, Unencodable
 from eventflows.providers.ga4 import GA4Provider
 
@@ -31,9 +31,7 @@ def conversion(event_type: EventType = EventType.CUSTOM, name: str = "x", **fiel
 def sealed(**raw: str | list[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for kind, values in raw.items():
-        for value in [values] if isinstance(values, str) else values:
-            for form, digest in seal(kind, value).items():
-                found[form] = (*found.get(form, ()), digest)
+        found |= seal_all(kind, [values] if isinstance(values, str) else values, None)[0]
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from eventflows.conversion import Consent, Conversion, Device, EventType, Identifiers, Item
 from eventflows.conversion import Request as Visit
 from eventflows.errors import ConfigurationError
-from eventflows.pii import digest, seal
+from eventflows.pii import digest, seal_all
 from eventflows.providers.base import NOT_THE_CULPRIT, Outcome, Response, Status, Unencodable
 from eventflows.providers.reddit import RedditProvider
 from eventflows.secret import bearer
@@ -25,9 +25,7 @@ IDFA = "6D92078A-8246-4BA4-AE5B-76104861E7DC"
 def sealed(**raw: str | list[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for kind, values in raw.items():
-        for value in [values] if isinstance(values, str) else values:
-            for form, sha in seal(kind, value).items():
-                found[form] = (*found.get(form, ()), sha)
+        found |= seal_all(kind, [values] if isinstance(values, str) else values, None)[0]
     return found
 
 
