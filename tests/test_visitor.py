@@ -117,6 +117,40 @@ def test_the_request_is_read_once_and_whole(way: Any) -> None:
     assert eventflows.visitor_snapshot() == {}
 
 
+@pytest.mark.parametrize("way", [by_wsgi, by_asgi])
+def test_what_middleware_further_in_makes_of_the_request_changes_nothing(way: Any) -> None:
+    """Such as one that puts the client in the place of the proxy; the visitor is read after that, and as it came."""
+    found: list[dict[str, Any]] = []
+    request = environ() if way is by_wsgi else scope()
+
+    def handler() -> None:
+        request.update(REMOTE_ADDR="192.0.2.66", QUERY_STRING="ttclid=other", HTTP_USER_AGENT="other")
+        request.update(client=("192.0.2.66", 1), query_string=b"ttclid=other", headers=[])
+        found.append(eventflows.visitor_snapshot())
+
+    way(handler, request, **PROXIES)
+    assert found == [CUSTOMER]
+
+
+def test_a_streamed_body_is_the_request_until_it_is_closed() -> None:
+    """Also where `wsgi.file_wrapper` is a function, as uWSGI has it; and a body may be closed twice."""
+    found: list[Any] = []
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        found.append(eventflows.visitor_snapshot().get("client.address"))
+        yield b"ok"
+        found.append(eventflows.visitor_snapshot().get("client.address"))
+
+    request = environ(**{"wsgi.file_wrapper": lambda *_: ()})
+    body: Any = WSGIMiddleware(app, **PROXIES)(request, lambda *_: None)
+    assert list(body) == [b"ok"]
+    body.close()
+    body.close()
+    assert found == ["203.0.113.9", "203.0.113.9"]
+    assert eventflows.visitor_snapshot() == {}
+
+
 def test_the_address_is_never_what_the_client_says_of_itself() -> None:
     """Without trusted proxies the headers are not believed; behind an unknown proxy nobody's address is sent."""
     found: list[Any] = []

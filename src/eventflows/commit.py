@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
+
 from .lifecycle import still_at_fork
 from .sealing import Event
 
@@ -30,7 +33,7 @@ class UnitOfWork:
         failed: Whether it is known to have failed; may become true at any time before the end.
     """
 
-    __slots__ = ("_held", "ended", "failed", "outer", "owner")
+    __slots__ = ("_held", "_span", "ended", "failed", "outer", "owner")
 
     def __init__(self, owner: object = None, outer: UnitOfWork | None = None) -> None:
         self.owner = owner
@@ -38,34 +41,59 @@ class UnitOfWork:
         self.failed = False
         self.ended = False
         self._held: dict[object, Ticket] | None = None  # most work records no conversion
+        self._span: ReadableSpan | None = None
 
     def keep(self, ticket: Ticket) -> None:
         """Have the ticket told of the end; at once where that has been already."""
         with _keeping:
-            ended = self.ended
             if self._held is None:
                 self._held = {}
-            again = not ended and self._held.setdefault(ticket.key, ticket) is not ticket
-        if ended:
-            self._tell(ticket)
-        elif again:
+            again = self._held.setdefault(ticket.key, ticket) is not ticket
+        if again:
             ticket.settle(Fate.DUPLICATE)
+        if self.ended:  # looked at last, as `end` looks at what is held last: one of the two sees the other
+            self._tell()
 
-    def end(self) -> None:
-        """The work is over; what it held goes on, or is dropped where it failed."""
+    def end(self, span: ReadableSpan | None = None) -> None:
+        """The work is over; what it held goes on, or is dropped where it failed. Takes no lock where it held nothing.
+
+        Args:
+            span: As it ended, where the work is a recorded span: then it says whether the work failed.
+        """
+        self._span = span
+        self.ended = True
+        if self._held is not None:
+            self._tell()
+
+    def _tell(self) -> None:
         with _keeping:
-            self.ended = True
             held, self._held = self._held, None
-        for ticket in held.values() if held else ():
-            self._tell(ticket)
+        if held is None:
+            return
+        if self._span is not None and _has_failed(self._span):
+            self.failed = True
+        for ticket in held.values():
+            if self.failed:
+                ticket.settle(Fate.FAILED)
+            elif self.outer is not None:
+                self.outer.keep(ticket)
+            else:
+                ticket.settle(Fate.DELIVER)
 
-    def _tell(self, ticket: Ticket) -> None:
-        if self.failed:
-            ticket.settle(Fate.FAILED)
-        elif self.outer is not None:
-            self.outer.keep(ticket)
-        else:
-            ticket.settle(Fate.DELIVER)
+
+def _has_failed(span: ReadableSpan) -> bool:
+    if span.status.status_code is StatusCode.ERROR:
+        return True
+    attributes = span.attributes or {}
+    return any(is_server_error(attributes.get(name)) for name in STATUS_CODES)
+
+
+STATUS_CODES = ("http.response.status_code", "http.status_code")
+"""The attributes of a server span that hold the status of its response."""
+
+
+def is_server_error(status_code: object) -> bool:
+    return isinstance(status_code, int) and status_code >= 500
 
 
 SCOPE = "_eventflows_scope"

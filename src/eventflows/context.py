@@ -16,7 +16,7 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from . import semconv as sc
-from .commit import SCOPE, UnitOfWork
+from .commit import SCOPE, STATUS_CODES, UnitOfWork, is_server_error
 from .cookies import clicks_of_cookies, clicks_of_query
 from .errors import Unusable
 from .proxies import client_address
@@ -24,8 +24,7 @@ from .request import READERS
 from .values import click_id, header
 from .visitor import Visitor, current_settings, current_visitor
 
-_STATUS_CODES = ("http.response.status_code", "http.status_code")
-_METHODS = ("http.request.method", "http.method")
+_METHODS = frozenset({"http.request.method", "http.method"})
 _PEERS = ("client.address", "http.client_ip", "net.peer.ip", "net.sock.peer.addr", "network.peer.address")
 _OTHERS: Mapping[str, tuple[str, ...]] = {
     sc.USER_AGENT: (
@@ -75,12 +74,12 @@ def follow(span: Any, parent: Any, kind: SpanKind | None, server: Any, attribute
         server: What to keep of it should it be an HTTP server span: itself, or its attributes.
         attributes: Those it started with.
     """
-    known = scope_of(span)
+    known: Scope | None = getattr(span, SCOPE, None)
     if known is not None:
         return known
-    around = scope_of(parent)
+    around: Scope | None = getattr(parent, SCOPE, None)
     is_server = kind is SpanKind.SERVER or (
-        kind is SpanKind.INTERNAL and attributes is not None and any(name in attributes for name in _METHODS)
+        kind is SpanKind.INTERNAL and bool(attributes) and not _METHODS.isdisjoint(attributes or ())
     )
     if around is None:
         visitor = current_visitor()
@@ -88,23 +87,17 @@ def follow(span: Any, parent: Any, kind: SpanKind | None, server: Any, attribute
         around = Scope(UnitOfWork(span.get_span_context(), outer), server if is_server else None, visitor)
     elif is_server:
         around = Scope(around.unit, server, current_visitor() or around.visitor)
-    with suppress(AttributeError):
+    try:
         setattr(span, SCOPE, around)
+    except AttributeError:
+        """A span of another make, which lets nothing be put on it."""
     return around
 
 
 def ended(scope: Scope, span: Any) -> None:
     """A recorded span has ended; where it is the local root, so has its unit of work."""
-    unit = scope.unit
-    if unit.owner is not span.context:
-        return
-    unit.failed = unit.failed or span.status.status_code is StatusCode.ERROR or _is_server_error(span.attributes)
-    unit.end()
-
-
-def _is_server_error(attributes: Mapping[str, Any] | None) -> bool:
-    codes = (attributes.get(name) for name in _STATUS_CODES) if attributes else ()
-    return any(isinstance(code, int) and code >= 500 for code in codes)
+    if scope.unit.owner is span.context:
+        scope.unit.end(span)
 
 
 # The exception that leaves a span's `with` block makes `use_span` set the status, but only of a span that is recorded.
@@ -126,7 +119,7 @@ class UnsampledRoot(trace.NonRecordingSpan):
             self._status = code
 
     def set_attribute(self, key: str, value: Any) -> None:
-        if key in _STATUS_CODES and isinstance(value, int) and value >= 500:
+        if key in STATUS_CODES and is_server_error(value):
             self._status = StatusCode.ERROR
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:

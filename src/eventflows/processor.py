@@ -23,6 +23,7 @@ from .context import Scope, around, around_ended, ended, follow
 from .log import Notices, logger
 from .pipeline import Pipeline
 from .running import current, shared
+from .sdk import has_events
 from .telemetry import OF_DELIVERY, Indifferent
 
 _MAX_RUNNING = 100_000
@@ -120,7 +121,7 @@ class EventFlowsSpanProcessor(Indifferent):
             return
         try:
             scope = follow(span, get_current_span(parent_context), span.kind, span, span.attributes)
-            self._running[span.get_span_context().span_id] = scope
+            self._running[span.context.span_id] = scope
             if len(self._running) > _MAX_RUNNING:  # spans that nobody ends must not fill the memory
                 self._running.pop(next(iter(self._running)), None)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
@@ -132,7 +133,8 @@ class EventFlowsSpanProcessor(Indifferent):
 
     def on_end(self, span: ReadableSpan) -> None:
         scope = self._running.pop(span.context.span_id, None) if span.context is not None else None
-        _record_span(self._pipeline, span, scope)
+        if has_events(span):
+            _record_span(self._pipeline, span, scope)
         if scope is not None:
             ended(scope, span)
 

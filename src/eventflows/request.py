@@ -38,8 +38,14 @@ _HEADERS = (
     "host", "user-agent", "referer", "cookie", "accept-language", "sec-gpc",
     "x-forwarded-for", "forwarded", "x-forwarded-proto", "x-forwarded-host",
 )  # fmt: skip
-_WSGI_HEADERS = tuple((f"HTTP_{name.upper().replace('-', '_')}", name) for name in _HEADERS)
+_ENVIRON = (
+    "REMOTE_ADDR", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING",
+    *(f"HTTP_{name.upper().replace('-', '_')}" for name in _HEADERS),
+)  # fmt: skip
+_SCOPE = ("client", "scheme", "server", "path", "raw_path", "query_string", "headers")
 _ASGI_HEADERS = {name.encode(): name for name in _HEADERS}
+_PATH = "/;=,:@!$&'()*+~"
+"""What stands for itself in the path of a URL."""
 _notices = Notices("visitor")
 
 
@@ -56,6 +62,20 @@ def read_attributes(given: Mapping[Any, Any] | None) -> dict[str, Any]:
             if key.startswith(sc.CONVERSION_CONSENT):
                 found[key] = False  # a choice that cannot be read is not taken for a yes
     return found
+
+
+# What a visitor is read from is taken at once, as middleware further in may change it; it is read when a conversion asks.
+# Most requests record none, and have to pay for no more than taking it.
+
+
+def of_environ(environ: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What `head_of_environ` reads, as it is now."""
+    return (time.time_ns(), *map(environ.get, _ENVIRON))
+
+
+def of_scope(scope: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What `head_of_scope` reads, as it is now."""
+    return (time.time_ns(), *map(scope.get, _SCOPE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +130,25 @@ def _is_inner(address: str) -> bool:
     return any(parsed in network for network in _INNER)
 
 
-def head_of_environ(environ: Mapping[str, Any]) -> RequestHead:
-    get = environ.get
-    host = get("HTTP_HOST") or f"{get('SERVER_NAME', '')}:{get('SERVER_PORT', '')}".removesuffix(":")
-    path = quote((get("SCRIPT_NAME", "") + get("PATH_INFO", "")).encode("latin-1", "replace"), safe="/;=,:@!$&'()*+~")
-    headers = {name: environ[key] for key, name in _WSGI_HEADERS if key in environ}
-    return RequestHead(
-        time.time_ns(), get("REMOTE_ADDR"), get("wsgi.url_scheme", "http"), host, path, get("QUERY_STRING", ""), headers
-    )
+def head_of_environ(taken: tuple[Any, ...]) -> RequestHead:
+    received_at, peer, scheme, name, port, root, path, query, *values = taken
+    headers = {header: value for header, value in zip(_HEADERS, values, strict=True) if value is not None}
+    host = headers.get("host") or f"{name or ''}:{port or ''}".removesuffix(":")
+    path = quote(((root or "") + (path or "")).encode("latin-1", "replace"), safe=_PATH)
+    return RequestHead(received_at, peer, scheme or "http", host, path, query or "", headers)
 
 
-def head_of_scope(scope: Mapping[str, Any], received_at: int) -> RequestHead:
+def head_of_scope(taken: tuple[Any, ...]) -> RequestHead:
+    received_at, client, scheme, server, path, raw_path, query, given = taken
     headers: dict[str, str] = {}
-    for raw, value in scope.get("headers", ()):
+    for raw, value in given or ():
         if (name := _ASGI_HEADERS.get(raw)) is not None:
             text = value.decode("latin-1")
             # HTTP/2 splits cookies, and every proxy may add a header of its own.
             headers[name] = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{text}" if name in headers else text
-    server, client = scope.get("server") or ("", None), scope.get("client")
-    host = headers.get("host") or ":".join(str(part) for part in server if part)
-    raw_path = scope.get("raw_path")
-    path = raw_path.decode("latin-1") if raw_path else quote(scope.get("path", ""), safe="/;=,:@!$&'()*+~")
-    scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "http"), scope.get("scheme", "http"))
-    query = scope.get("query_string", b"").decode("latin-1")
-    return RequestHead(received_at, client[0] if client else None, scheme, host, path.partition("?")[0], query, headers)
+    host = headers.get("host") or ":".join(str(part) for part in server or () if part)
+    path = raw_path.decode("latin-1").partition("?")[0] if raw_path else quote(path or "", safe=_PATH)
+    scheme = {"ws": "http", "wss": "https"}.get(scheme or "http", scheme or "http")
+    return RequestHead(
+        received_at, client[0] if client else None, scheme, host, path, (query or b"").decode("latin-1"), headers
+    )

@@ -27,7 +27,7 @@ from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk._logs._internal import SynchronousMultiLogRecordProcessor
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk._shared_internal import BatchProcessor
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 
 class _NoMetrics:
@@ -202,6 +202,11 @@ def has_span_processor(provider: TracerProvider, kind: type[SpanProcessor]) -> b
     """Whether a processor of this class is registered already."""
     multi: Any = getattr(provider, "_active_span_processor", None)
     return any(isinstance(processor, kind) for processor in getattr(multi, "_span_processors", ()))
+
+
+def has_events(span: ReadableSpan) -> bool:
+    """Whether a span has events; `span.events` makes a copy of them to tell."""
+    return bool(getattr(span, "_events", True))
 
 
 def remove_log_processor(provider: LoggerProvider, processor: LogRecordProcessor) -> None:

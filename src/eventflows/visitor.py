@@ -7,10 +7,9 @@ FastAPI).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from .commit import SCOPE, UnitOfWork, unit_of
 from .lifespan import ASGIApp, Message, Receive, Send, answer_lifespan
 from .log import Notices
 from .proxies import Network, networks
-from .request import attributes_of, head_of_environ, head_of_scope, read_attributes
+from .request import attributes_of, head_of_environ, head_of_scope, of_environ, of_scope, read_attributes
 
 REQUEST_KEY = "eventflows.visitor"
 """Where a WSGI environ or ASGI scope carries its visitor."""
@@ -120,8 +119,7 @@ class Visiting:
 
     def end(self) -> None:
         """Leave, and end the visitor's unit of work."""
-        with suppress(ValueError):
-            _of_request.reset(self._token)
+        _leave(self._token)
         if self._visitor.unit is not None:
             _answered(self._visitor.unit)
 
@@ -144,8 +142,7 @@ def visitor_context(snapshot: Mapping[str, Any] | None) -> Iterator[None]:
         yield
     finally:
         otel_context.detach(otel_token)
-        with suppress(ValueError):
-            _of_request.reset(token)
+        _leave(token)
 
 
 def visitor_update(attributes: Mapping[str, Any]) -> None:
@@ -172,10 +169,16 @@ def _trusted(given: Sequence[Network] | None) -> Sequence[Network]:
     return _settings.trusted_proxies if given is None else given
 
 
+def _leave(token: Token[Visitor | None]) -> None:
+    try:
+        _of_request.reset(token)
+    except (ValueError, RuntimeError):
+        """It ends in another context than it began in, or ended before."""
+
+
 def _answered(unit: UnitOfWork) -> None:
-    if (
-        unit.failed and unit.outer is not None
-    ):  # a span around a failed request failed as well, but no sampler tells it so
+    # A span around a failed request failed as well, but no sampler tells it so.
+    if unit.failed and unit.outer is not None:
         unit.outer.failed = True
     unit.end()
 
@@ -215,52 +218,58 @@ def answer_wsgi(
     if REQUEST_KEY in environ:
         return app(environ, start_response)
     unit = UnitOfWork(None, unit_of(get_current_span()))
-    head = head_of_environ(environ)
-    visitor = Visitor(lambda: attributes_of(head, _trusted(trusted)), unit)
+    taken = of_environ(environ)
+    visitor = Visitor(lambda: attributes_of(head_of_environ(taken), _trusted(trusted)), unit)
     environ[REQUEST_KEY] = visitor
-    token = _of_request.set(visitor)
-
-    def started(status: str, *args: Any) -> Any:
-        unit.failed = status.startswith("5")
-        return start_response(status, *args)
-
-    def over() -> None:
-        with suppress(ValueError):  # the body was closed in another context
-            _of_request.reset(token)
-        _answered(unit)
-
+    answer = _Answer(unit, start_response, _of_request.set(visitor))
     try:
-        body = app(environ, started)
+        body = app(environ, answer.start)
     except BaseException as problem:
         unit.failed = unit.failed or isinstance(problem, Exception)
-        over()
+        answer.end()
         raise
-    if isinstance(body, (list, tuple, environ.get("wsgi.file_wrapper", ()))):
-        over()
+    file_wrapper = environ.get("wsgi.file_wrapper")  # a class, or with uWSGI a function
+    if isinstance(body, (list, tuple)) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
+        answer.end()
         return body
-    return _Body(body, unit, over)
+    answer.body = body
+    return answer
 
 
-class _Body:
-    """A response body that is being sent; conversions may be recorded until it is closed."""
+class _Answer:
+    """The answer to a request, in place of the app's `start_response` and then of the body.
 
-    def __init__(self, body: Iterable[bytes], unit: UnitOfWork, over: Callable[[], None]) -> None:
-        self._body = body
+    Conversions may be recorded until the body is closed.
+    """
+
+    __slots__ = ("_start_response", "_token", "_unit", "body")
+
+    def __init__(self, unit: UnitOfWork, start_response: Callable[..., Any], token: Token[Visitor | None]) -> None:
         self._unit = unit
-        self._over = over
+        self._start_response = start_response
+        self._token = token
+        self.body: Iterable[bytes] = ()
+
+    def start(self, status: str, *args: Any) -> Any:
+        self._unit.failed = status.startswith("5")
+        return self._start_response(status, *args)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        return iter(self.body)
 
     def close(self) -> None:
         try:
-            if close := getattr(self._body, "close", None):
+            if close := getattr(self.body, "close", None):
                 close()
         except Exception:
             self._unit.failed = True
             raise
         finally:
-            self._over()
+            self.end()
+
+    def end(self) -> None:
+        _leave(self._token)
+        _answered(self._unit)
 
 
 # --- ASGI
@@ -297,8 +306,8 @@ async def answer_asgi(
         return
     # A WebSocket lasts too long to be a unit of work.
     unit = UnitOfWork(None, unit_of(get_current_span())) if scope["type"] == "http" else None
-    received_at = time.time_ns()
-    visitor = Visitor(lambda: attributes_of(head_of_scope(scope, received_at), _trusted(trusted)), unit)
+    taken = of_scope(scope)
+    visitor = Visitor(lambda: attributes_of(head_of_scope(taken), _trusted(trusted)), unit)
     scope[REQUEST_KEY] = visitor
     token = _of_request.set(visitor)
 
@@ -314,7 +323,6 @@ async def answer_asgi(
             unit.failed = True
         raise
     finally:
-        with suppress(ValueError):
-            _of_request.reset(token)
+        _leave(token)
         if unit is not None:
             _answered(unit)
