@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from types import ModuleType
 from typing import Any
 
 import wrapt
 
 Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
-"""`wrapper(wrapped, instance, args, kwargs)`, as wrapt calls it."""
+"""`wrapper(wrapped, instance, args, kwargs)`: as wrapt would call it, and `wrapped` is bound to the instance."""
 
 
 class Patches:
@@ -26,7 +27,7 @@ class Patches:
     def wrap(self, owner: Any, name: str, wrapper: Wrapper) -> None:
         """Wrap a method that `owner` itself defines."""
         original = owner.__dict__[name]
-        wrapped = wrapt.FunctionWrapper(original, wrapper)
+        wrapped = _wrapped(owner, original, wrapper)
         setattr(owner, name, wrapped)
         self._undo.append(partial(_restore, owner, name, wrapped, original))
 
@@ -55,6 +56,23 @@ class Patches:
         self.active = False
         while self._undo:
             self._undo.pop()()
+
+
+def _wrapped(owner: Any, original: Any, wrapper: Wrapper) -> Any:
+    """A plain function, which takes a third of the time that wrapt's wrapper takes: every request and span pays for it.
+
+    Of coroutine functions servers want to know more (uvicorn calls an application to see what comes), and only wrapt's is in
+    all like the original.
+    """
+    if inspect.iscoroutinefunction(original):
+        return wrapt.FunctionWrapper(original, wrapper)
+    bind = original.__get__  # it may be another's wrapper, which has to know the instance
+
+    @wraps(original)
+    def wrapped(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return wrapper(bind(instance, owner), instance, args, kwargs)
+
+    return wrapped
 
 
 def _restore(owner: Any, name: str, wrapped: object, original: object) -> None:
