@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -345,6 +347,37 @@ def test_a_proxys_address_on_the_server_span_is_not_the_visitors(caught: list[Co
             purchase(order=str(len(headers)))
     assert eventflows.force_flush(5_000)
     assert [conversion.request.client_address for conversion in caught] == [None, "203.0.113.9"]
+
+
+def test_a_proxys_address_is_not_the_visitors_when_the_span_has_ended_either(caught: list[Conversion]) -> None:
+    """Also on a server span within another span, which instrumentations call internal."""
+    start(visitor=PROXIES)
+    attributes = {"client.address": "10.0.0.7", "http.method": "POST"}
+    with trace.get_tracer("app").start_as_current_span("POST", attributes=attributes) as span:
+        span.add_event("Purchase", {"order_id": "1"})
+    assert eventflows.force_flush(5_000)
+    assert caught[0].request.client_address is None
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "unsampled"])
+@pytest.mark.parametrize("way", [by_wsgi, by_asgi])
+def test_a_request_that_is_over_needs_no_garbage_collector(way: Any, sampler: Any, instrumented: None) -> None:
+    """What refers to itself in a circle stays in memory until a collection, and makes them frequent."""
+    start(sampler, visitor=PROXIES)
+    EventFlowsInstrumentor().instrument()
+    spans: list[weakref.ref[trace.Span]] = []
+
+    def handler() -> None:
+        tracer = trace.get_tracer("app")
+        with tracer.start_as_current_span("POST", kind=SpanKind.SERVER) as span, tracer.start_as_current_span("order"):
+            spans.append(weakref.ref(span))
+
+    gc.disable()
+    try:
+        way(handler)
+        assert [span() for span in spans] == [None]
+    finally:
+        gc.enable()
 
 
 def test_click_ids_in_the_baggage_are_taken(caught: list[Conversion]) -> None:

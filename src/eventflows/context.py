@@ -95,9 +95,15 @@ def follow(span: Any, parent: Any, kind: SpanKind | None, server: Any, attribute
 
 
 def ended(scope: Scope, span: Any) -> None:
-    """A recorded span has ended; where it is the local root, so has its unit of work."""
+    """A recorded span has ended; where it is the local root, so has its unit of work.
+
+    Args:
+        span: The copy that `on_end` gets.
+    """
     if scope.unit.owner is span.context:
         scope.unit.end(span)
+    if getattr(scope.server, "context", None) is span.context:
+        scope.server = span  # which knows no scope: a span and its scope are a circle, left to the garbage collector
 
 
 # The exception that leaves a span's `with` block makes `use_span` set the status, but only of a span that is recorded.
@@ -235,7 +241,8 @@ def _origin(span: Any) -> tuple[int, int] | None:
 def _known(visitor: Visitor | None, span: Any, scope: Scope | None) -> dict[str, Any]:
     found = dict(visitor.attributes) if visitor is not None else {}
     server = scope.server if scope is not None else None
-    if (own := _recorded(span)) is not None and span is not server:
+    is_server = getattr(server, "context", None) is getattr(span, "context", None)
+    if (own := _recorded(span)) is not None and not is_server:
         _take(found, own, http=getattr(span, "kind", None) is SpanKind.SERVER)
     if server is not None:
         attributes = server if isinstance(server, Mapping) else _recorded(server)
