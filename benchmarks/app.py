@@ -42,6 +42,9 @@ OTHER = json.dumps({**ORDER, "order_id": "0", "items": {"unknown": 1}})
 
 def without() -> Any:
     """The shop with OpenTelemetry as ever, in which recording a conversion does nothing."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+
     import eventflows
 
     class Silent:
@@ -49,14 +52,19 @@ def without() -> Any:
             """Nothing."""
 
     eventflows.get_tracer = lambda *_: Silent()
-    return _shop()
+    trace.set_tracer_provider(traces := TracerProvider())
+    return shop(traces)
 
 
 def with_eventflows(sink: str) -> Any:
     """The shop as in the example, with Meta, TikTok and Reddit."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+
     import eventflows
 
-    app = _shop()
+    trace.set_tracer_provider(traces := TracerProvider())
+    app = shop(traces)
     eventflows.configure(
         destinations(sink, ["meta", "tiktok", "reddit"]),
         default_country="SE",
@@ -67,17 +75,15 @@ def with_eventflows(sink: str) -> Any:
     return app
 
 
-def _shop() -> Any:
-    from opentelemetry import trace
+def shop(traces: Any) -> Any:
+    """The Flask example, whose requests are spans of this TracerProvider."""
     from opentelemetry.instrumentation.flask import FlaskInstrumentor
-    from opentelemetry.sdk.trace import TracerProvider
 
     sys.path.insert(0, str(ROOT / "examples"))
     from flask_shop import create_app
 
-    trace.set_tracer_provider(TracerProvider())
     app = create_app()
-    FlaskInstrumentor().instrument_app(app)
+    FlaskInstrumentor().instrument_app(app, tracer_provider=traces)
     return app
 
 

@@ -92,6 +92,13 @@ def _parts(results: dict[str, Any]) -> Iterator[Budget]:
         lost = [(1 - one / other) * 100 for one, other in zip(ours, theirs, strict=False)]
         if lost:
             yield Budget(f"requests lost under load, {mix}", statistics.median(lost), 3, "%")
+    samples = results.get("ordinary", {})
+    ours, theirs = (
+        list(values(samples.get("ordinary", []), "the Flask example", which)) for which in ("with", "without")
+    )
+    added = [(one / other - 1) * 100 for one, other in zip(ours, theirs, strict=True)]
+    if added:
+        yield Budget("time that a request pays which records nothing", statistics.median(added), 3, "%")
 
 
 def added_per_provider(results: dict[str, Any]) -> float | None:

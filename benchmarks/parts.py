@@ -164,6 +164,11 @@ def load(sink: Sink, options: Options) -> Samples:
     return app.measure(sink, options.rounds(3, 1), 3 if options.quick else 5)
 
 
+def ordinary(sink: Sink, options: Options) -> Samples:
+    """What a request pays that records no conversion."""
+    return rounds([Job("ordinary", "ordinary", "eventflows")], sink, options.rounds(3, 1), "ordinary")
+
+
 def span_events(sink: Sink, options: Options) -> Samples:
     """What the instrumentor adds to spans that have nothing to do with conversions."""
     return rounds([Job("spans", "spans", "eventflows")], sink, options.rounds(3, 1), "spans")
@@ -177,6 +182,7 @@ PARTS: dict[str, Part] = {
     "memory": waiting,
     "start": starting,
     "app": load,
+    "ordinary": ordinary,
     "spans": span_events,
     "growth": growing,
     "instructions": lambda _sink, options: instructions.count(options.chosen(instructions.SUBJECTS)),

@@ -235,6 +235,17 @@ def app(results: dict[str, Any]) -> str:
     return "The app under the highest load\n\n" + table(head, rows)
 
 
+def ordinary(results: dict[str, Any]) -> str:
+    samples = results["ordinary"]["ordinary"]
+    rows = []
+    for name in samples[0]:
+        without, with_it = (median(samples, name, when) or 0 for when in ("without", "with"))
+        share = f"{(with_it / without - 1) * 100:.1f}"
+        rows.append([name, number(without), number(with_it), number(with_it - without), share])
+    head = ["a request that records no conversion, µs of CPU", "without EventFlows", "with", "adds", "%"]
+    return "What an ordinary request pays, without a server\n\n" + table(head, rows)
+
+
 def spans(results: dict[str, Any]) -> str:
     samples = results["spans"]["spans"]
     rows = []
@@ -370,6 +381,7 @@ TABLES = {
     "memory": memory,
     "start": starting,
     "app": app,
+    "ordinary": ordinary,
     "spans": spans,
     "growth": growth,
     "instructions": instructions,
