@@ -208,6 +208,37 @@ def test_a_kept_connection_that_is_closed_on_a_request_is_told_from_a_new_one() 
     transport.close()
 
 
+@pytest.mark.parametrize("when", ["after the answer", "before the answer", "before the request"])
+def test_a_closed_transport_leaves_no_connection_open(when: str) -> None:
+    """Nor does it fail: a lane that was renewed lets its last requests end."""
+    transport = HttpTransport(TransportSettings(timeout=5))
+    left_open: list[bool] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(2)
+                connection.recv(65_536)
+                if when == "before the answer":
+                    transport.close()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                try:
+                    left_open.append(bool(connection.recv(1)))
+                except TimeoutError:
+                    left_open.append(True)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        if when == "before the request":
+            transport.close()
+        assert transport.send(post(f"http://127.0.0.1:{listener.getsockname()[1]}/"), EVENTS).status == 200
+        if when == "after the answer":
+            transport.close()
+        serving.join()
+    assert left_open == [False]
+
+
 @pytest.mark.parametrize(
     ("provider", "delivered", "requests"), [(MetaProvider, 2, 3), (GA4Provider, 1, 2)], ids=["repeatable", "once only"]
 )

@@ -116,7 +116,7 @@ def _replay(
             entries.append(result)
     if not entries:
         return
-    transport = open_transport(provider.METHOD, settings.transport(provider), 1)
+    transport = open_transport(provider.METHOD, settings.transport(provider))
     try:
         for settled, attempts, *_ in direct.send(provider, entries, transport, settings.lane(provider).retry, deadline):
             letter = of_entry[settled.entry.source.seq]

@@ -217,7 +217,7 @@ class Lane:
     def _open(self) -> None:
         """The way out, by the present settings."""
         given, consumers = self.given, self.given.queue.num_consumers
-        self._transport = open_transport(self.provider.METHOD, given.transport, consumers)
+        self._transport = open_transport(self.provider.METHOD, given.transport)
         hooks = Hooks(self._settle, self._recheck, self._attempted, self._trouble, self._left, self._move)
         name = f"EventFlows-{self.provider.name}"
         self._outbox = Outbox(

@@ -19,6 +19,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 from urllib3.util import parse_url, ssl_
+from urllib3.util.connection import is_connection_dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,12 @@ class TransportSettings:
     verify: bool = True
 
 
-@dataclass(frozen=True, slots=True)
 class Route:
     """The way to one host, and the connections that are kept there.
 
     `urlopen` of the pool would take as long to write a request and to wrap its answer as everything else that is done for an
-    event, so the connections are used directly. The pool's own names for that have been the same since urllib3 1.0.
+    event, so its connections are used directly, and kept here. The pool's own names for that have been the same since
+    urllib3 1.0.
 
     Attributes:
         proxied: Connections go by a proxy.
@@ -54,14 +55,21 @@ class Route:
         headers: The lines that all requests to this host have.
     """
 
-    pool: HTTPConnectionPool
-    proxied: bool
-    prefix: str
-    headers: Sequence[str]
+    def __init__(self, pool: HTTPConnectionPool, *, proxied: bool, prefix: str, headers: Sequence[str]) -> None:
+        self.proxied, self.prefix, self.headers = proxied, prefix, headers
+        self._pool = pool
+        self._idle: list[HTTPConnection] = []  # the last one is taken first
+        self._closed = False
 
     def take(self) -> HTTPConnection:
         """A connection that was kept and is open still, or one that is to be opened."""
-        return cast("HTTPConnection", self.pool._get_conn())
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return cast("HTTPConnection", self._pool._new_conn())
+        if is_connection_dropped(connection):
+            connection.close()
+        return connection
 
     def open(self, connection: HTTPConnection, seconds: float) -> None:
         """Connect.
@@ -71,33 +79,45 @@ class Route:
                 certificate for another host is a ValueError.
         """
         connection.timeout = seconds
-        if self.pool.proxy is not None and not self.prefix:
-            self.pool._prepare_proxy(connection)  # its tunnel
+        if self._pool.proxy is not None and not self.prefix:
+            self._pool._prepare_proxy(connection)  # its tunnel
         if connection.sock is None:
             connection.connect()
 
     def keep(self, connection: HTTPConnection) -> None:
         """Give back what `take` gave."""
-        self.pool._put_conn(connection)
+        self._idle.append(connection)
+        if self._closed:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connections that are not in use now, and the others when they are given back."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
 
 
 class Pools:
-    """The pools of one transport, which are made as they are needed.
+    """The ways of one transport."""
 
-    Args:
-        connections: How many connections to a host are kept.
-    """
-
-    def __init__(self, settings: TransportSettings, connections: int) -> None:
+    def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        self._adapter = HTTPAdapter()
+        self._routes: dict[str, Route] = {}
+        self._closed = False
 
     def route(self, url: str) -> Route:
-        """The way to the URL's host.
+        """The way to the URL's host, which is looked up once.
 
         Raises:
             OSError, ValueError, requests.RequestException: A file of certificates cannot be read, or a URL is none.
         """
+        route = self._routes.get(url) or self._routes.setdefault(url, self._look_up(url))
+        if self._closed:
+            route.close()
+        return route
+
+    def _look_up(self, url: str) -> Route:
         settings = self._settings
         verify = settings.ca_file if settings.verify else False
         found = requests.Session().merge_environment_settings(url, {}, None, verify, None)
@@ -116,11 +136,13 @@ class Pools:
         if forwarded:
             headers |= pool.proxy_headers
         lines = tuple(f"{name}: {value}" for name, value in headers.items())
-        return Route(pool, bool(proxy), url if forwarded else "", lines)
+        return Route(pool, proxied=bool(proxy), prefix=url if forwarded else "", headers=lines)
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
-        self._adapter.close()
+        """Close the connections that are not in use now, and the others when they are given back."""
+        self._closed = True
+        for route in list(self._routes.values()):
+            route.close()
 
 
 def tls_context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLContext:

@@ -65,11 +65,11 @@ def secret_url(request: Request, *, masked: bool = False) -> str:
 
 def _secret_query(request: Request, *, masked: bool = False) -> str:
     """What the secret query parameters add to the URL."""
-    if not request.secret_params:
-        return ""
-    secrets = {name: Secret.of(given) for name, given in request.secret_params.items()}
-    query = "&".join(f"{k}={MASK if masked else quote(v.reveal(), safe='')}" for k, v in secrets.items())
-    return f"{'&' if '?' in request.url else '?'}{query}"
+    query, mark = "", "&" if "?" in request.url else "?"
+    for name, given in request.secret_params.items():
+        query += f"{mark}{name}={MASK if masked else quote(Secret.of(given).reveal(), safe='')}"
+        mark = "&"
+    return query
 
 
 def all_headers(request: Request, *, masked: bool = False) -> dict[str, str]:
@@ -80,22 +80,17 @@ def all_headers(request: Request, *, masked: bool = False) -> dict[str, str]:
 
 
 class HttpTransport:
-    """Kept connections to one platform.
+    """Kept connections to one platform, as many as requests were ever under way at once."""
 
-    Args:
-        connections: How many requests may be under way at once.
-    """
-
-    def __init__(self, settings: TransportSettings, connections: int = 1) -> None:
+    def __init__(self, settings: TransportSettings) -> None:
         self._timeout = settings.timeout
-        self._pools = Pools(settings, connections)
-        self._routes: dict[str, Route] = {}
+        self._pools = Pools(settings)
 
     def send(self, request: Request, events: Sequence[bytes]) -> Response:
         """Send the events and read the answer. A redirect is an answer: it would carry the credentials to another host."""
         try:
             origin, target = _split(request.url)
-            route = self._routes.get(origin) or self._routes.setdefault(origin, self._pools.route(origin))
+            route = self._pools.route(origin)
             body = payload.body(request.envelope, request.events_at, events)
             first = f"{request.method} {route.prefix}{target}{_secret_query(request)} HTTP/1.1"
             head = _head(route, first, all_headers(request), len(body))
@@ -222,6 +217,6 @@ class ConsoleTransport:
         """Nothing to close: standard output is the app's."""
 
 
-def open_transport(method: str, settings: TransportSettings, connections: int) -> Transport:
+def open_transport(method: str, settings: TransportSettings) -> Transport:
     """The transport for a provider whose requests have this method."""
-    return ConsoleTransport() if method == "PRINT" else HttpTransport(settings, connections)
+    return ConsoleTransport() if method == "PRINT" else HttpTransport(settings)

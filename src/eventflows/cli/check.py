@@ -120,7 +120,7 @@ def _test(providers: Sequence[Provider], settings: Settings) -> list[Tested]:
 
 
 def _test_one(provider: Provider, settings: Settings) -> Tested:
-    transport = open_transport(provider.METHOD, settings.transport(provider), 1)
+    transport = open_transport(provider.METHOD, settings.transport(provider))
     try:
         return credentials.test(provider, transport, time.time_ns())
     finally:

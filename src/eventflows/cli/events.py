@@ -165,7 +165,7 @@ def _to(
     written = encode(provider, conversion, now)
     if isinstance(written, NotSent):
         return _Result(name, written.status, written.reason)
-    transport = open_transport(provider.METHOD, settings.transport(provider), 1)
+    transport = open_transport(provider.METHOD, settings.transport(provider))
     try:
         (found,) = direct.send(provider, [written], transport, settings.lane(provider).retry, deadline)
     finally:
