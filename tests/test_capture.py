@@ -316,6 +316,15 @@ GIVEN = {
 }
 
 
+@pytest.mark.parametrize(
+    "attribute", ["http.request.header.sec-gpc", "conversion.limited_data_use", "conversion.consent.ad_storage"]
+)
+@pytest.mark.parametrize("value", [["1"], [True, float("inf")], ["denied", "zoe@example.com"], "maybe", [], "granted"])
+def test_a_flag_means_the_same_once_it_is_sealed(attribute: str, value: Any) -> None:
+    event = event_of(record("Lead", {attribute: value, "event_id": "x"}, NOW), EventType.LEAD)
+    assert conversion_of(seal(event)) == conversion_of(event)
+
+
 @given(st.permutations(list(GIVEN)), st.integers(0, len(GIVEN)))
 def test_the_order_of_attributes_decides_nothing_but_that_of_what_is_left_out(order: list[str], count: int) -> None:
     some = order[:count]

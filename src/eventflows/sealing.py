@@ -10,6 +10,7 @@ thread. `capture.conversion_of` reads the sealed event, here or in another proce
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -185,9 +186,14 @@ def _items(value: Any) -> Any:
     return value if isinstance(value, str) and "@" not in value else values.plain_items(value)
 
 
-def _consent(value: Any) -> Any:
+def _flag(value: Any) -> Any:
+    """As it was given; of a header's list the first, which is the one that is read."""
     values.flag(value)
-    return values.custom(value)
+    return values.custom(value[0] if isinstance(value, (list, tuple)) else value)
+
+
+def _consent(value: Any) -> Any:
+    return _flag(value)
 
 
 def _forbidden(_value: Any) -> Any:
@@ -201,17 +207,12 @@ def _email_as_name(_value: Any) -> Any:
 def digests(value: Any) -> str:
     """What another process has sealed: `<hex>,<hex>`."""
     found = str(value)
-    for one in (found,) if len(found) == 64 else found.split(","):
-        if len(one) != 64 or one != one.lower() or not _is_hex(one):
-            raise Unusable("not digests of a known form")
+    if not _DIGESTS.fullmatch(found):
+        raise Unusable("not digests of a known form")
     return found
 
 
-def _is_hex(text: str) -> bool:
-    try:
-        return len(bytes.fromhex(text)) * 2 == len(text)  # it passes over spaces
-    except ValueError:
-        return False
+_DIGESTS = re.compile(r"[0-9a-f]{64}(?:,[0-9a-f]{64})*")
 
 
 def _unknown_form(_value: Any) -> Any:
@@ -223,6 +224,8 @@ _BY_ATTRIBUTE: Mapping[str, Treatment] = {
     sc.REFERER: values.url,
     sc.USER_AGENT: values.header,
     sc.LANGUAGE: values.header,
+    sc.SEC_GPC: _flag,
+    sc.CONVERSION_LIMITED_DATA_USE: _flag,
     sc.CONVERSION_ITEMS: _items,
     sc.CONVERSION_COMMIT: values.commit,
     **{sc.CONVERSION_CONSENT + purpose: _consent for purpose in sc.CONSENT_PURPOSES},
