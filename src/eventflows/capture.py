@@ -11,11 +11,11 @@ from typing import Any
 
 from . import persons, values
 from . import semconv as sc
-from .conversion import NOTHING, Consent, Conversion, Device, EventType, Identifiers, Request
+from .conversion import NOTHING, Consent, Conversion, Device, EventType, Identifiers, Item, Request
 from .cookies import clicks_of_query
 from .errors import Unusable
 from .names import ByName
-from .pii import FORMS, add, contains_email
+from .pii import FORMS, contains_email
 from .sealing import Event, digests, event_of, record, shown_name, treatments
 
 
@@ -191,7 +191,8 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
             elif place == _CLICK:
                 clicks[more] = reader(value)
             elif place == _DIGESTS:
-                add(sealed, {more: reader(value)})
+                found = reader(value)
+                sealed[more] = tuple(dict.fromkeys((*sealed[more], *found))) if more in sealed else found
             else:
                 reader(value)
         except Exception as problem:  # noqa: BLE001 reason: a number beyond all bounds, say, costs itself only
@@ -210,7 +211,7 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
     if sealed:
         fields[_SEALED] = sealed
     if fields[_QUANTITY] is None and fields[_ITEMS]:
-        fields[_QUANTITY] = sum([1 if item.quantity is None else item.quantity for item in fields[_ITEMS]])
+        fields[_QUANTITY] = _pieces(fields[_ITEMS])
     user, request, device, consent = fields[_OF_USER], fields[_OF_REQUEST], fields[_OF_DEVICE], fields[_OF_CONSENT]
     return _make(Conversion, (
         event_id, event_type, name, time_unix_nano, *fields[_ORDER],
@@ -221,6 +222,13 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
         _NO_CONSENT if consent == _BLANK_CONSENT else _make(Consent, consent),
         *fields[_ROUTES], properties, origin, timed_here, tuple(left_out), failed,
     ))  # fmt: skip
+
+
+def _pieces(items: tuple[Item, ...]) -> int:
+    count = 0
+    for item in items:
+        count += 1 if (quantity := item.quantity) is None else quantity
+    return count
 
 
 def _is_anothers(around: Mapping[str, Any], fields: list[Any]) -> bool:

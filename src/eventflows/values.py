@@ -240,9 +240,9 @@ def _item(entry: object) -> Item | None:
         entry = _map_of(entry)
         if entry is None:
             return None
-    found: list[Any] = [None] * len(Item._fields)
+    found = _BLANK_ITEM.copy()
     for key, value in entry.items():
-        place = _ITEM_PLACES.get(key)
+        place = _item_place(key)
         if place is None or (not value and (value is None or value == "")):
             continue
         index, reader, is_alias = place
@@ -253,6 +253,9 @@ def _item(entry: object) -> Item | None:
         except Unusable:
             continue  # the bad field of an item costs neither the item nor its neighbours
     return tuple.__new__(Item, found)
+
+
+_BLANK_ITEM: list[Any] = [None] * len(Item._fields)
 
 
 def _map_of(entry: object) -> Mapping[Any, Any] | None:
@@ -270,6 +273,7 @@ _ITEM_PLACES: Mapping[str, tuple[int, Callable[[object], Any], bool]] = {
     for key, name in _ITEM_KEYS.items()
 }
 """Key of an item → its field, how it is read, and whether the key is another spelling, which a field's own name overrides."""
+_item_place = _ITEM_PLACES.get
 
 
 def plain_items(value: object) -> list[Any]:
