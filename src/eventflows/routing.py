@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, cast
 
 from .conditions import Condition
@@ -69,17 +68,30 @@ class Seen:
 
     Bounded: the oldest are forgotten, which is safe as the ways of one conversion lie seconds apart and the
     platforms deduplicate by the same id over days.
+
+    Args:
+        at_least: So many are remembered, and at most twice as many.
     """
 
-    def __init__(self, capacity: int = 16_384) -> None:
-        self._capacity = capacity
-        self._latest: dict[tuple[str, str], object] = {}
+    def __init__(self, at_least: int = 16_384) -> None:
+        self._at_least = at_least
+        # Two generations, of which the older one is forgotten as a whole: a dictionary that always loses its first key takes
+        # longer and longer to find it.
+        self._generations: tuple[_Keys, _Keys] = ({}, {})
 
     def first(self, key: tuple[str, str]) -> bool:
-        """Remember a conversion by its event and id; True where it was not known yet. One atomic step, hence no lock."""
-        mine = object()
-        is_first = self._latest.setdefault(key, mine) is mine
-        if len(self._latest) > self._capacity:
-            with suppress(StopIteration, RuntimeError):  # another thread may be making room at this moment
-                self._latest.pop(next(iter(self._latest)), None)
+        """Remember a conversion by its event and id; True where it was not known yet. One atomic step, hence no lock.
+
+        Args:
+            key: A tuple that nobody else holds.
+        """
+        older, latest = self._generations
+        if key in older:
+            return False
+        is_first = latest.setdefault(key, key) is key
+        if len(latest) >= self._at_least:
+            self._generations = (latest, {})
         return is_first
+
+
+_Keys = dict[tuple[str, str], tuple[str, str]]
