@@ -36,7 +36,10 @@ def _encode_fast(value: Any) -> bytes:
     except TypeError:  # half a surrogate pair, an integer of more than 64 bits, keys that are no strings, or nonsense
         return _encode_standard(value)
     # A null may stand for a NaN, which the standard library refuses. From behind it is looked for in half the time of `in`.
-    return _encode_standard(value) if content.rfind(b"null") >= 0 else content
+    if content.rfind(b"null") >= 0:
+        return _encode_standard(value)
+    # A copy, since orjson's own keeps some kilobytes that it reserved for as long as the event waits.
+    return memoryview(content).tobytes()
 
 
 # Dates and dataclasses are no JSON; the standard library does not write them.
