@@ -53,7 +53,7 @@ def measure(provider: Provider, given: list[Conversion], transport: HttpTranspor
         both = step(2, lambda some=portion: [encode(provider, one, now) for one in some])  # which maps as well
         step(1, lambda some=portion: [provider.encode(one) and None for one in some])
         entries = [made for made in both if isinstance(made, Entry)]
-        step(3, lambda some=portion: count_match_keys([source_of(one).known for one in some], provider.MATCH_KEYS))
+        step(3, lambda some=portion: count_match_keys([source_of(one).traits for one in some], provider.MATCH_KEYS))
         batches = step(4, lambda some=entries: requests_of(provider, some))
         answers = step(5, lambda some=batches: [transport.send(one.request, one.events) for one in some])
         pairs = list(zip(batches, answers, strict=True))

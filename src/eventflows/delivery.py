@@ -153,7 +153,7 @@ def outdated(given: LaneSettings, entries: Sequence[Entry], now: int) -> list[Se
         if limit is not None and now - source.time_unix_nano > limit and id(entry) not in gone:
             settled.append(Settled(entry, *too_old(provider, limit)))
         elif by is not given and by is not None and id(entry) not in gone:
-            reason = overruled(source.choices, by.consent, given.consent, needed_consent(provider))
+            reason = overruled(source.traits.choices, by.consent, given.consent, needed_consent(provider))
             if reason is not None:
                 settled.append(Settled(entry, "filtered", reason))
     return settled

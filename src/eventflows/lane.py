@@ -20,7 +20,7 @@ from .conversion import Conversion
 from .delivery import Settled, outdated, requests_of, unsettled
 from .journal import Journal, Row
 from .log import FULL, LEFT, UNREADABLE, Notices, logger, tell_held, tell_lost, tell_trouble
-from .mapping import Entry, Known, NotSent, Source, count_match_keys, encode
+from .mapping import Entry, NotSent, Source, Traits, count_match_keys, encode
 from .model import LaneSettings
 from .outbox import RECOVERED, Hooks, Outbox
 from .outcomes import Outcomes
@@ -128,7 +128,7 @@ class Lane:
         """
         admitted: list[Entry] = []
         settled: list[Settled] = []
-        mapped: list[Known] = []
+        mapped: list[Traits] = []
         turned_away = 0
         with self._changed:
             ledger, room = self._ledger, self._room()
@@ -146,7 +146,7 @@ class Lane:
                     settled.append(one)
                     continue
                 if entry.content:
-                    mapped.append(source.known)
+                    mapped.append(source.traits)
                 if room > 0 and entry.content:
                     room -= 1
                     admitted.append(entry)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 from . import payload
-from .consent import Choices, choices_of
+from .consent import Choices
 from .conversion import NOTHING, Conversion
 from .journal import Journal
 from .model import LaneSettings
 from .providers.base import DAY_NS, Provider, Unencodable
 from .selection import Rename
 
-_T = TypeVar("_T")
 MAX_CLOCK_STEP_NS = DAY_NS
 """An event with our own time that is ahead by no more was recorded before the clock was set back; it is sent as of now."""
 
@@ -27,8 +26,16 @@ class NotSent(NamedTuple):
     reason: str
 
 
-Known = tuple[tuple[str, ...], tuple[str, ...], tuple[bool, ...]]
-"""What is known of a person, without any values."""
+class Traits(NamedTuple):
+    """What is told of a person without any identifier. There are few such combinations, and many conversions.
+
+    Attributes:
+        match_keys: What the person could be matched by: names that `base.MATCH_KEYS` lists.
+        choices: What rules of consent go by.
+    """
+
+    match_keys: frozenset[str] = frozenset()
+    choices: Choices = Choices()
 
 
 class Source(NamedTuple):
@@ -39,8 +46,6 @@ class Source(NamedTuple):
         journal: The journal that holds the conversion; None where it is in memory only.
         seq: Its number there.
         origin: Trace id and span id of the span that it was recorded in.
-        known: What its person could be matched by.
-        choices: What rules of consent go by.
     """
 
     kind: str
@@ -48,20 +53,31 @@ class Source(NamedTuple):
     journal: Journal | None = None
     seq: int = 0
     origin: tuple[int, int] | None = None
-    known: Known = ((), (), ())
-    choices: Choices = Choices()
+    traits: Traits = Traits()
 
 
 def source_of(conversion: Conversion, journal: Journal | None = None, seq: int = 0) -> Source:
     """The arguments are attributes of `Source`."""
-    return Source(
-        conversion.type._value_, conversion.time_unix_nano, journal, seq, conversion.origin,
-        _shared(_known(conversion)), _shared(choices_of(conversion)),
+    user, request, device = conversion.user, conversion.request, conversion.device
+    traits = _traits(
+        tuple(user.sealed), tuple(conversion.clicks), request.client_address is None, request.user_agent is None,
+        user.city is None, user.postal_code is None, device.advertising_id is None, device.app_instance_id is None,
+        conversion.consent, conversion.limited_data_use, user.country, user.region, request.global_privacy_control,
     )  # fmt: skip
+    return Source(conversion.type._value_, conversion.time_unix_nano, journal, seq, conversion.origin, traits)
 
 
-_shared: Callable[[_T], _T] = lru_cache(maxsize=4096)(lambda value: value)
-"""The same object for the same value: there are few, and many conversions."""
+_PLACE_AND_DEVICE = ("client_address", "user_agent", "city", "postal_code", "advertising_id", "app_instance_id")
+
+
+@lru_cache(maxsize=4096)
+def _traits(forms: tuple[str, ...], clicks: tuple[str, ...], *others: Any) -> Traits:
+    absent, chosen = others[: len(_PLACE_AND_DEVICE)], Choices(*others[len(_PLACE_AND_DEVICE) :])
+    names = {name.partition(".")[0] for name in (*forms, *clicks)}
+    names.update(name for name, is_absent in zip(_PLACE_AND_DEVICE, absent, strict=True) if not is_absent)
+    places = {"country": chosen.country, "region": chosen.region}
+    names.update(name for name, place in places.items() if place is not None)
+    return Traits(frozenset(names), chosen)
 
 
 class Entry(NamedTuple):
@@ -120,36 +136,13 @@ def too_old(provider: Provider, limit: int) -> NotSent:
     return NotSent("expired", f"too old: {provider.TYPE} takes events of the last {_span(limit)}")
 
 
-_PLACE_AND_DEVICE = (
-    "client_address", "user_agent", "city", "region", "postal_code", "country", "advertising_id", "app_instance_id",
-)  # fmt: skip
-
-
-def _known(conversion: Conversion) -> Known:
-    user, request, device = conversion.user, conversion.request, conversion.device
-    others = (
-        request.client_address is not None, request.user_agent is not None, user.city is not None,
-        user.region is not None, user.postal_code is not None, user.country is not None,
-        device.advertising_id is not None, device.app_instance_id is not None,
-    )  # fmt: skip
-    return tuple(user.sealed), tuple(conversion.clicks), others
-
-
-def count_match_keys(persons: Iterable[Known], wanted: frozenset[str]) -> Counter[str]:
-    """What the platform could match the persons by, of what the provider `wanted`: the names that `base.MATCH_KEYS` lists."""
+def count_match_keys(traits: Iterable[Traits], wanted: frozenset[str]) -> Counter[str]:
+    """What the platform could match the persons by, of what the provider `wanted`."""
     found: Counter[str] = Counter()
-    for person, count in Counter(persons).items():
-        for name in _match_keys(person):
-            if name in wanted:
-                found[name] += count
+    for names, count in Counter(one.match_keys for one in traits).items():
+        for name in names & wanted:
+            found[name] += count
     return found
-
-
-@lru_cache(maxsize=256)
-def _match_keys(person: Known) -> frozenset[str]:
-    forms, clicks, others = person
-    named = {name.partition(".")[0] for name in (*forms, *clicks)}
-    return frozenset(named.union(name for name, there in zip(_PLACE_AND_DEVICE, others, strict=True) if there))
 
 
 def _span(nanoseconds: int) -> str:
