@@ -56,7 +56,7 @@ def test_what_is_left_of_a_batch_goes_in_the_same_request_unchanged() -> None:
     (batch,) = requests_of(NARROW, map(written, "abc"))
     refusal = {"error": {"code": 100, "error_subcode": 2804019, "message": "Unexpected key on $['data'][1]['x']"}}
     verdict = judge(NARROW, batch.entries, Response(400, refusal))
-    assert [(text(one.entry), one.status) for one in verdict.settled] == [("b", "refused")]
+    assert [(text(entry), one.status) for one in verdict.settled for entry in one.entries] == [("b", "refused")]
     (again,) = map(batch.of, verdict.again)
     assert json.loads(again.body()) == {"data": [{"t": "a"}, {"t": "c"}]}
     assert again.request is batch.request

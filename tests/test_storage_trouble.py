@@ -133,7 +133,7 @@ def test_what_comes_while_the_last_of_the_backlog_is_read_is_not_forgotten(tmp_p
     backlog.leave(held, 0)
 
     def written(_conversion: Conversion, source: Source, _now: int) -> Entry:
-        return Entry(source)
+        return Entry(source, b"{}")
 
     backlog.load(lambda: 10, written, lambda *_: backlog.leave(held, 7), lambda *_: None)
     assert backlog.waits

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 from .capture import conversion_of
 from .conversion import Conversion
-from .delivery import Settled
 from .journal import Journal
-from .mapping import Entry, Source, source_of
+from .mapping import Entry, NotSent, Source, source_of
 from .sealing import load
 
 _LOAD = 1000
@@ -65,8 +64,8 @@ class Backlog:
     def load(
         self,
         room: Callable[[], int],
-        written: Callable[[Conversion, Source, int], Entry | Settled],
-        offer: Callable[[Sequence[Entry | Settled]], None],
+        written: Callable[[Conversion, Source, int], Entry | NotSent | None],
+        offer: Callable[[Sequence[Source], Sequence[Entry | NotSent | None]], None],
         unreadable: Callable[[Journal, int], None],
     ) -> None:
         """Bring entries into memory while there is room. One thread at a time does it; another returns at once.
@@ -94,8 +93,8 @@ class Backlog:
         self,
         journal: Journal,
         limit: int,
-        written: Callable[[Conversion, Source, int], Entry | Settled],
-        offer: Callable[[Sequence[Entry | Settled]], None],
+        written: Callable[[Conversion, Source, int], Entry | NotSent | None],
+        offer: Callable[[Sequence[Source], Sequence[Entry | NotSent | None]], None],
         unreadable: Callable[[Journal, int], None],
     ) -> bool:
         """Load the next entries of a journal; False where there are no more for now."""
@@ -107,7 +106,8 @@ class Backlog:
         settled = journal.unwritten(self._provider)
         rows = journal.pending(self._provider, after, limit)
         usable = [row for row in rows if row[0] <= through]
-        offers: list[Entry | Settled] = []
+        sources: list[Source] = []
+        entries: list[Entry | NotSent | None] = []
         now = time.time_ns()
         for seq, body in usable:
             if seq in settled:
@@ -118,8 +118,9 @@ class Backlog:
             except Exception:  # noqa: BLE001 reason: whatever stands in a file that others can write
                 unreadable(journal, seq)
                 continue
-            offers.append(written(conversion, source, now))
-        offer(offers)
+            sources.append(source)
+            entries.append(written(conversion, source, now))
+        offer(sources, entries)
         with self._lock:
             if self._after[journal] != after:  # more was added below
                 return True

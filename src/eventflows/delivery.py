@@ -45,9 +45,9 @@ class Batch(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """The outcome of one entry: `delivered`, `filtered`, `refused`, `expired` or `dropped`, and why."""
+    """Entries with the same outcome: `delivered`, `filtered`, `refused`, `expired` or `dropped`, and why."""
 
-    entry: Entry
+    entries: Sequence[Entry]
     status: str
     reason: str = ""
 
@@ -75,15 +75,16 @@ def judge(provider: Provider, batch: Sequence[Entry], response: Response) -> Ver
     verdict = Verdict()
     outcomes = _outcomes(provider, response, batch)
     if outcomes.count(DELIVERED) == len(batch):  # the usual answer
-        verdict.settled = [Settled(entry, "delivered") for entry in batch]
+        verdict.settled = [Settled(batch, "delivered")]
         return verdict
     innocent: list[Entry] = []
     suspects: list[Entry] = []
+    settled: Outcomes = {}
     for entry, outcome in zip(batch, outcomes, strict=True):
         if outcome.status is Status.DELIVERED:
-            verdict.settled.append(Settled(entry, "delivered"))
+            settled.setdefault(("delivered", ""), []).append(entry)
         elif outcome.status is Status.REFUSED or (outcome.status is Status.SUSPECT and len(batch) == 1):
-            verdict.settled.append(Settled(entry, "refused", outcome.reason))
+            settled.setdefault(("refused", outcome.reason), []).append(entry)
         elif outcome.status is Status.RESEND:
             innocent.append(entry)
         elif outcome.status is Status.SUSPECT:
@@ -94,9 +95,18 @@ def judge(provider: Provider, batch: Sequence[Entry], response: Response) -> Ver
         else:
             verdict.later.append(entry)
             verdict.reason = outcome.reason
+    verdict.settled = _settled(settled)
     middle = (len(suspects) + 1) // 2
     verdict.again = [part for part in (innocent, suspects[:middle], suspects[middle:]) if part]
     return verdict
+
+
+Outcomes = dict[tuple[str, str], list[Entry]]
+"""`(status, reason)` → the entries with this outcome."""
+
+
+def _settled(outcomes: Outcomes) -> list[Settled]:
+    return [Settled(entries, *outcome) for outcome, entries in outcomes.items()]
 
 
 def _outcomes(provider: Provider, response: Response, batch: Sequence[Entry]) -> list[Outcome]:
@@ -145,23 +155,22 @@ def outdated(given: LaneSettings, entries: Sequence[Entry], now: int) -> list[Se
     Args:
         given: The present settings.
     """
-    settled = [Settled(entry, "filtered", ERASED) for entry in erased(entries)]
-    gone = {id(one.entry) for one in settled}
-    provider = given.provider
-    for entry in entries:
+    gone = erased(entries)
+    settled: Outcomes = {("filtered", ERASED): gone} if gone else {}
+    for entry in unsettled(entries, _settled(settled)):
         limit, source, by = entry.max_age_ns, entry.source, entry.by
-        if limit is not None and now - source.time_unix_nano > limit and id(entry) not in gone:
-            settled.append(Settled(entry, *too_old(provider, limit)))
-        elif by is not given and by is not None and id(entry) not in gone:
-            reason = overruled(source.traits.choices, by.consent, given.consent, needed_consent(provider))
+        if limit is not None and now - source.time_unix_nano > limit:
+            settled.setdefault(too_old(given.provider, limit), []).append(entry)
+        elif by is not given and by is not None:
+            reason = overruled(source.traits.choices, by.consent, given.consent, needed_consent(given.provider))
             if reason is not None:
-                settled.append(Settled(entry, "filtered", reason))
-    return settled
+                settled.setdefault(("filtered", reason), []).append(entry)
+    return _settled(settled)
 
 
 def unsettled(entries: Sequence[Entry], settled: Sequence[Settled]) -> Sequence[Entry]:
     """Those of the entries that are not among the settled ones."""
-    gone = {id(one.entry) for one in settled}
+    gone = {id(entry) for one in settled for entry in one.entries}
     return [entry for entry in entries if id(entry) not in gone] if gone else entries
 
 

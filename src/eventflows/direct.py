@@ -19,7 +19,7 @@ class Answered(NamedTuple):
     """What became of one event.
 
     Attributes:
-        settled: Its outcome, or the status `not sent` and why: not now, and there was no time left, or the credentials.
+        settled: Its outcome, alone; or the status `not sent` and why: not now, and there was no time left, or the credentials.
         attempts: Requests that it was in.
         unauthorized: The credentials or the account were refused.
     """
@@ -43,15 +43,16 @@ def send(
         batch, attempt = waiting.pop(0)
         response = transport.send(batch.request, batch.events)
         verdict = judge(provider, batch.entries, response)
-        yield from (Answered(settled, attempt, response) for settled in verdict.settled)
+        for settled in verdict.settled:
+            yield from (Answered(settled._replace(entries=[entry]), attempt, response) for entry in settled.entries)
         waiting[:0] = [(batch.of(again), attempt) for again in verdict.again]
         for entry in verdict.paused:
-            yield Answered(Settled(entry, NOT_SENT, verdict.reason), attempt, response, unauthorized=True)
+            yield Answered(Settled([entry], NOT_SENT, verdict.reason), attempt, response, unauthorized=True)
         if verdict.later:
             seconds = policy.wait(attempt, response.retry_after)
             if time.monotonic() + seconds > deadline:
                 for entry in verdict.later:
-                    yield Answered(Settled(entry, NOT_SENT, verdict.reason), attempt, response)
+                    yield Answered(Settled([entry], NOT_SENT, verdict.reason), attempt, response)
             else:
                 time.sleep(seconds)
                 waiting.append((batch.of(verdict.later), attempt + 1))

@@ -119,7 +119,7 @@ def _replay(
     transport = open_transport(provider.METHOD, settings.transport(provider))
     try:
         for settled, attempts, *_ in direct.send(provider, entries, transport, settings.lane(provider).retry, deadline):
-            letter = of_entry[settled.entry.source.seq]
+            letter = of_entry[settled.entries[0].source.seq]
             if settled.status != direct.NOT_SENT:
                 _write(letter, settled.status, settled.reason, attempts)
             yield Replayed(letter, settled.status, settled.reason)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from . import routing
@@ -95,31 +96,28 @@ class Lane:
 
     # --- the app's side
 
-    def written(self, conversion: Conversion, source: Source, now: int) -> Entry | Settled:
-        """The conversion as the platform wants it, or the outcome of one that it does not get. Never raises.
+    def written(self, conversion: Conversion, source: Source, now: int) -> Entry | NotSent | None:
+        """The conversion as the platform wants it, or why it does not get it; None where there is no room. Never raises.
 
         Args:
             source: What is kept of it.
             now: Unix time in nanoseconds.
         """
         given, provider = self.given, self.provider
-        result: Entry | NotSent
         try:
             conversion = given.consent.effective(conversion)
             synthetic = given.send_synthetic
             reason = routing.filtered(provider, conversion, send_synthetic=synthetic, resource=self.resource)
             if reason is not None:
-                result = NotSent("filtered", reason)
-            elif self._room() > 0:
-                result = encode(provider, conversion, now, source, given)
-            else:
-                result = Entry(source)
+                return NotSent("filtered", reason)
+            return encode(provider, conversion, now, source, given) if self._room() > 0 else None
         except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others, nor the thread
-            result = NotSent("dropped", f"internal error ({type(problem).__name__})")
-        return Settled(Entry(source), *result) if isinstance(result, NotSent) else result
+            return NotSent("dropped", f"internal error ({type(problem).__name__})")
 
-    def offer(self, offers: Sequence[Entry | Settled], *, loaded: bool = False) -> None:
-        """Count in what `written` made of some conversions, queue the entries and settle the others.
+    def offer(
+        self, sources: Sequence[Source], written: Sequence[Entry | NotSent | None], *, loaded: bool = False
+    ) -> None:
+        """Count conversions in, queue the entries that `written` made of them, and settle the others.
 
         Where the queue is full they stay on disk, or are dropped.
 
@@ -127,14 +125,12 @@ class Lane:
             loaded: They come from a journal: some are counted already, and some may be in memory.
         """
         admitted: list[Entry] = []
-        settled: list[Settled] = []
+        not_sent: dict[NotSent, list[Source]] = {}
         mapped: list[Traits] = []
         turned_away = 0
         with self._changed:
             ledger, room = self._ledger, self._room()
-            for one in offers:
-                entry = one.entry if isinstance(one, Settled) else one
-                source = entry.source
+            for source, result in zip(sources, written, strict=True):
                 if loaded and self._backlog.knows(source):
                     continue
                 if loaded and source.journal is not None and source.seq > source.journal.found_through:
@@ -142,27 +138,29 @@ class Lane:
                     self._journaled -= 1
                 else:
                     ledger.captured[source.kind] += 1
-                if isinstance(one, Settled):
-                    settled.append(one)
+                if isinstance(result, NotSent):
+                    not_sent.setdefault(result, []).append(source)
                     continue
-                if entry.content:
+                if result is not None:
                     mapped.append(source.traits)
-                if room > 0 and entry.content:
+                if result is not None and room > 0:
                     room -= 1
-                    admitted.append(entry)
+                    admitted.append(result)
                 else:
                     reason = AFTER_SHUTDOWN if self._closed else QUEUE_FULL
                     turned_away += self._turn_away(source.kind, source.journal, source.seq, reason)
-            told = ledger.settle_each((one.status, one.reason, one.entry.source.kind) for one in settled)
-            ledger.handed_over += sum(one.status != "filtered" for one in settled)
+            for outcome, some in not_sent.items():
+                ledger.settle_all(*outcome, (source.kind for source in some))
+                ledger.handed_over += len(some) if outcome.status != "filtered" else 0
             if self._telemetry is not None:
                 ledger.mapped += len(mapped)
                 ledger.match_keys.update(count_match_keys(mapped, self.provider.MATCH_KEYS))
             batcher = self._admit(admitted) if admitted else None
         if batcher is not None:
             batcher.emit_all(admitted)
-        self._outcomes.write(settled)
-        tell_lost(self._notices, self.provider.name, told)
+        for outcome, some in not_sent.items():
+            self._outcomes.write(some, *outcome)
+            tell_lost(self._notices, self.provider.name, *outcome, len(some))
         self._say_full(turned_away)
 
     def turn_away(self, kind: str, journal: Journal | None, seq: int, reason: str = QUEUE_FULL) -> None:
@@ -344,12 +342,12 @@ class Lane:
                 for batch in requests:
                     logger.info("%s, test environment, not sent: %s", self.provider.name, batch.body().decode())
                 reason = "test environment: logged, not sent"
-                self._settle([Settled(entry, "filtered", reason) for batch in requests for entry in batch.entries])
+                self._settle([Settled(batch.entries, "filtered", reason) for batch in requests])
             elif outbox is not None:
                 outbox.submit(requests)
         except BaseException as problem:  # noqa: BLE001 reason: even SystemExit would end the SDK's thread for good
             reason = f"internal error ({type(problem).__name__})"
-            self._settle([Settled(entry, "dropped", reason) for entry in unsettled(entries, settled)])
+            self._settle([Settled(unsettled(entries, settled), "dropped", reason)])
 
     def _recheck(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Before another attempt: what was erased or has expired meanwhile is settled."""
@@ -384,32 +382,32 @@ class Lane:
         closing = self._closed
         with self._changed:
             self._gave_up = self._gave_up or closing
-        self._settle(
-            [Settled(entry, "dropped", reason) for entry in entries if not closing or entry.source.journal is None]
-        )
+        given_up = [entry for entry in entries if not closing or entry.source.journal is None]
+        self._settle([Settled(given_up, "dropped", reason)])
 
     def _settle(self, settled: Sequence[Settled], attempts: int = 0) -> None:
-        if not settled:
-            return
-        self._outcomes.write(settled, attempts)
-        in_journal = [one for one in settled if one.entry.source.journal is not None]
-        in_memory = [one for one in settled if one.entry.source.journal is None]
-        with self._changed:
-            in_journal = in_journal[: self._journaled]  # what shutdown gave up already stays counted as that
-            counted = in_journal + in_memory[: self._pending - self._journaled]
-            self._journaled -= len(in_journal)
-            for one in in_journal:
-                self._backlog.release(one.entry.source)
-            self._pending -= len(counted)
-            self._in_memory -= len(counted)
-            self._exporting -= len(counted)
-            told = self._ledger.settle_each((one.status, one.reason, one.entry.source.kind) for one in counted)
-            if not self._pending:
-                self._changed.notify_all()
-            more = self._backlog.waits and self._in_memory < self.given.queue.queue_size // 2
-        if self._telemetry is not None:
-            arrived = [one.entry for one in settled if one.status == "delivered"]
-            self._telemetry.delivered(self.provider, arrived)
-        tell_lost(self._notices, self.provider.name, told)
-        if more:
-            self._load()
+        for entries, status, reason in settled:
+            self._outcomes.write([entry.source for entry in entries], status, reason, attempts)
+            in_journal = [entry for entry in entries if entry.source.journal is not None]
+            in_memory = [entry for entry in entries if entry.source.journal is None] if in_journal else entries
+            with self._changed:
+                in_journal = in_journal[: self._journaled]  # what shutdown gave up already stays counted as that
+                counted = [*in_journal, *in_memory[: self._pending - self._journaled]]
+                self._journaled -= len(in_journal)
+                for entry in in_journal:
+                    self._backlog.release(entry.source)
+                self._pending -= len(counted)
+                self._in_memory -= len(counted)
+                self._exporting -= len(counted)
+                self._ledger.settle_all(status, reason, map(_KIND, counted))
+                if not self._pending:
+                    self._changed.notify_all()
+                more = self._backlog.waits and self._in_memory < self.given.queue.queue_size // 2
+            if self._telemetry is not None and status == "delivered":
+                self._telemetry.delivered(self.provider, entries)
+            tell_lost(self._notices, self.provider.name, status, reason, len(counted))
+            if more:
+                self._load()
+
+
+_KIND = attrgetter("source.kind")

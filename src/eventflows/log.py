@@ -106,8 +106,7 @@ def tell_trouble(notices: Notices, kind: str, provider: str, reason: str, waitin
     notices.warn(kind, text, provider, reason, waiting, level=level)
 
 
-def tell_lost(notices: Notices, provider: str, outcomes: Mapping[tuple[str, str], int]) -> None:
-    """These, by status and reason, have their outcome; some of them a bad one."""
-    for (status, reason), count in outcomes.items():
-        if status in _LOST:
-            notices.warn(f"{status} {reason}", _LOST[status], provider, reason, count=count)
+def tell_lost(notices: Notices, provider: str, status: str, reason: str, count: int) -> None:
+    """So many have their outcome; it may be a bad one."""
+    if count and status in _LOST:
+        notices.warn(f"{status} {reason}", _LOST[status], provider, reason, count=count)

@@ -84,14 +84,14 @@ class Entry(NamedTuple):
     """A conversion on a provider's lane: its event as the platform wants it.
 
     Attributes:
-        content: The event in JSON; empty where it was not written, since it is not sent or there was no room for it.
+        content: The event in JSON.
         envelope, repeatable, common: See `providers.base.Encoded`.
         max_age_ns: How old the platform lets it become.
         by: The settings that it was written by.
     """
 
     source: Source
-    content: bytes = b""
+    content: bytes
     envelope: Mapping[str, Any] = NOTHING
     repeatable: bool = True
     common: Mapping[str, Any] = NOTHING

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from .delivery import Settled
 from .journal import Journal, Row
 from .log import UNWRITTEN, Notices
+from .mapping import Source
 
 
 class Outcomes:
@@ -22,13 +22,12 @@ class Outcomes:
         self._notices = notices
         self._unwritten: list[tuple[Journal, Row]] = []
 
-    def write(self, settled: Sequence[Settled], attempts: int = 0) -> None:
-        """Write those of events that are in a journal."""
+    def write(self, sources: Iterable[Source], status: str, reason: str, attempts: int = 0) -> None:
+        """Write the outcome of those that are in a journal."""
         by_journal: dict[Journal, list[Row]] = {}
-        for one in settled:
-            journal, seq = one.entry.source.journal, one.entry.source.seq
-            if journal is not None:
-                by_journal.setdefault(journal, []).append(Row(seq, one.status, one.reason, attempts))
+        for source in sources:
+            if source.journal is not None:
+                by_journal.setdefault(source.journal, []).append(Row(source.seq, status, reason, attempts))
         for journal, rows in by_journal.items():
             self.write_rows(journal, rows)
 

@@ -242,7 +242,8 @@ class Pipeline:
         of none of them.
         """
         country, now = self.settings.rules.default_country, time.time_ns()
-        read: list[tuple[Conversion, Source]] = []
+        conversions: list[Conversion] = []
+        sources: list[Source] = []
         for arrival in arrivals:
             event, journal, seq, _, _ = arrival
             try:
@@ -251,9 +252,11 @@ class Pipeline:
                 self._turn_away([arrival], f"internal error ({type(problem).__name__})")
                 continue
             self.reader.leave_out(conversion.left_out)
-            read.append((conversion, source_of(conversion, journal, seq)))
+            conversions.append(conversion)
+            sources.append(source_of(conversion, journal, seq))
         for lane in lanes:
-            lane.offer([lane.written(conversion, source, now) for conversion, source in read])
+            written = [lane.written(*one, now) for one in zip(conversions, sources, strict=True)]
+            lane.offer(sources, written)
         self._offered(arrivals)
 
     def _turn_away(self, arrivals: Sequence[Arrival], reason: str) -> None:

@@ -71,13 +71,10 @@ class Ledger:
             self._reasons.add(reason)
         self.outcomes[status, reason, kind] += count
 
-    def settle_each(self, outcomes: Iterable[tuple[str, str, str]]) -> Counter[tuple[str, str]]:
-        """Count outcomes by status, reason and conversion type; returns how many of each status and reason there were."""
-        told: Counter[tuple[str, str]] = Counter()
-        for (status, reason, kind), count in Counter(outcomes).items():
+    def settle_all(self, status: str, reason: str, kinds: Iterable[str]) -> None:
+        """Count the same outcome of conversions of these types."""
+        for kind, count in Counter(kinds).items():
             self.settle(status, reason, kind, count)
-            told[status, reason] += count
-        return told
 
     def copy(self) -> Ledger:
         made = Ledger()

@@ -163,7 +163,7 @@ def _counts(verdict: Verdict) -> dict[str, int]:
     """What became of how many."""
     counts: dict[str, int] = {}
     for one in verdict.settled:
-        counts[one.status] = counts.get(one.status, 0) + 1
+        counts[one.status] = counts.get(one.status, 0) + len(one.entries)
     counts["again"] = sum(map(len, verdict.again))
     counts["later"] = len(verdict.later) + len(verdict.paused)
     return counts
