@@ -20,7 +20,7 @@ from .sealing import Event, Recorded, Tell
 
 GATHER_SECONDS = 0.05
 """How long the thread lets events gather: waking it for each would cost more than the event."""
-_CHUNK = 256
+_CHUNK = 32  # few enough that the garbage collector does not come while they are read
 _HURRY = 512
 """So many that wait end the gathering."""
 
