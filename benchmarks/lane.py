@@ -1,72 +1,77 @@
-"""What each step of a lane costs an event, in microseconds of processor time, one step after the other on one thread.
+"""What each step on an event's way costs, in microseconds of processor time, one step after the other on one thread.
 
     python -m benchmarks.lane
 
 For every provider that takes many events at once, with `orjson` and without. Best of several rounds over purchases that are
-all different, in portions of a thousand as a lane takes them. Nothing is settled: the outcomes are only read.
+all different, in portions as the intake takes them; requests of as many as a lane's batch. Nothing is settled: the outcomes are
+only read.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from eventflows import payload
-from eventflows.capture import Rules, capture
-from eventflows.conversion import Conversion, EventType
+from eventflows.capture import conversion_of
+from eventflows.conversion import EventType
 from eventflows.delivery import judge, requests_of
 from eventflows.mapping import Entry, count_match_keys, encode, source_of
 from eventflows.pools import TransportSettings
 from eventflows.providers.base import Provider
 from eventflows.routing import filtered
+from eventflows.sealing import Recorded, event_of, record
 from eventflows.transport import HttpTransport
 
 from . import workloads
 from .ours import attributes, destinations
 from .sink import Sink
 
-EVENTS, PORTION, ROUNDS = 10_000, 1_000, 5
-STEPS = ("route", "map", "write", "keys", "request", "send", "judge")
+EVENTS, PORTION, BATCH, ROUNDS = 10_000, 32, 1_000, 5
+STEPS = ("read", "keep", "route", "map", "write", "keys", "request", "send", "judge")
 
 
-def conversions() -> list[Conversion]:
+def recorded() -> list[Recorded]:
     orders = islice(workloads.orders("lane"), EVENTS)
-    return [capture("Purchase", EventType.PURCHASE, attributes(one), time.time_ns(), Rules()) for one in orders]
+    return [record("Purchase", attributes(one), time.time_ns()) for one in orders]
 
 
-def measure(provider: Provider, given: list[Conversion], transport: HttpTransport) -> list[float]:
+def measure(provider: Provider, given: list[Recorded], transport: HttpTransport) -> list[float]:
     """One round: microseconds per event of each step."""
-    spent = [0.0] * len(STEPS)
+    spent = dict.fromkeys(STEPS, 0.0)
 
-    def step(index: int, work: Callable[[], Any]) -> Any:
+    def step(name: str, work: Callable[..., Any], *each: Sequence[Any]) -> list[Any]:
         started = time.process_time()
-        result = work()
-        spent[index] += time.process_time() - started
-        return result
+        made = list(map(work, *each))
+        spent[name] += time.process_time() - started
+        return made
 
     now = time.time_ns()
-    for first in range(0, len(given), PORTION):
-        portion = given[first : first + PORTION]
-        step(0, lambda some=portion: [filtered(provider, one) for one in some])
-        both = step(2, lambda some=portion: [encode(provider, one, now) for one in some])  # which maps as well
-        step(1, lambda some=portion: [provider.encode(one) and None for one in some])
-        entries = [made for made in both if isinstance(made, Entry)]
-        step(3, lambda some=portion: count_match_keys([source_of(one).traits for one in some], provider.MATCH_KEYS))
-        batches = step(4, lambda some=entries: requests_of(provider, some))
-        answers = step(5, lambda some=batches: [transport.send(one.request, one.events) for one in some])
-        pairs = list(zip(batches, answers, strict=True))
-        verdicts = step(6, lambda some=pairs: [judge(provider, one.entries, answer) for one, answer in some])
+    for first in range(0, len(given), BATCH):
+        entries: list[Entry] = []
+        for start in range(first, first + BATCH, PORTION):
+            some = given[start : min(start + PORTION, first + BATCH)]
+            conversions = step("read", lambda one: conversion_of(event_of(one, EventType.PURCHASE)), some)
+            sources = step("keep", source_of, conversions)
+            step("route", partial(filtered, provider), conversions)
+            step("map", provider.encode, conversions)
+            entries += step("write", lambda one, source: encode(provider, one, now, source), conversions, sources)
+            step("keys", lambda some: count_match_keys([one.traits for one in some], provider.MATCH_KEYS), [sources])
+        (batches,) = step("request", partial(requests_of, provider), [entries])
+        answers = step("send", lambda one: transport.send(one.request, one.events), batches)
+        verdicts = step("judge", lambda one, answer: judge(provider, one.entries, answer), batches, answers)
         settled = [(entry, one.status) for verdict in verdicts for one in verdict.settled for entry in one.entries]
-        assert len(settled) == len(portion)
+        assert len(settled) == len(entries) == BATCH
         assert {status for _, status in settled} == {"delivered"}
-    spent[2] -= spent[1]
-    return [seconds / len(given) * 1e6 for seconds in spent]
+    spent["write"] -= spent["map"]  # which `encode` does as well
+    return [seconds / len(given) * 1e6 for seconds in spent.values()]
 
 
 def main() -> None:
-    given = conversions()
+    given = recorded()
     encoders = dict.fromkeys((payload.orjson, None))  # None alone where orjson is not installed
     print(f"{'':20}" + "".join(f"{name:>9}" for name in (*STEPS, "in all")))
     with Sink() as sink:

@@ -123,8 +123,8 @@ def delivered(results: dict[str, Any]) -> str:
 
 STAGES = (
     ("Main", "the call, on the app's thread"),
-    ("intake", "sealing and reading, once for all providers"),
-    ("OtelBatch", "routing, mapping, encoding"),
+    ("intake", "reading, once; mapping and writing for each provider"),
+    ("OtelBatch", "putting events into requests"),
     ("-send", "posting, reading the answer, counting"),
 )
 """Part of a thread's name → what it does."""
