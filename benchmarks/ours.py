@@ -71,7 +71,7 @@ def eventflows(
         spans: Events are recorded with `span.add_event`, on that span.
         queue: Settings of `sending_queue`.
     """
-    from opentelemetry import trace
+    from opentelemetry import context, trace
     from opentelemetry._logs import set_logger_provider
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.trace import TracerProvider
@@ -90,7 +90,7 @@ def eventflows(
     tracer = eventflows.get_tracer("shop")
     add_event = tracer.add_event
     if instrumentor:
-        trace.use_span(tracer.start_span("request")).__enter__()
+        context.attach(trace.set_span_in_context(tracer.start_span("request")))
     if spans:
         add_event = Spans(tracer).add_event
 

@@ -7,7 +7,8 @@ import gc
 import json
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pytest
@@ -21,6 +22,7 @@ from opentelemetry.trace import SpanKind
 
 import eventflows
 from eventflows import EventFlowsInstrumentor
+from eventflows.context import around
 from eventflows.conversion import Conversion
 from eventflows.providers.console import ConsoleProvider
 from eventflows.visitor import ASGIMiddleware, WSGIMiddleware
@@ -323,6 +325,35 @@ def test_without_the_instrumentor_a_recorded_span_tells_it_when_it_ends(caught: 
         span.add_event("Purchase", {"order_id": "1"})
     assert eventflows.force_flush(5_000)
     assert caught[0].request.url == "https://shop.example/orders?gclid=Cj0abc"
+
+
+class Unlike(Mapping[str, Any]):
+    """Attributes of another make, which can be read and no more."""
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self._attributes = attributes
+
+    def __getitem__(self, key: str) -> Any:
+        return self._attributes[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._attributes)
+
+    def __len__(self) -> int:
+        return len(self._attributes)
+
+
+@pytest.mark.parametrize("kind", [dict, Unlike, lambda attributes: MappingProxyType(Unlike(attributes))])
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("session.id", "s1"), ("http.user_agent", "Mozilla/5.0"), ("url.full", "https://a.b/"), ("client.address", "::1")],
+)
+def test_any_span_tells_what_is_on_it(attribute: str, value: str, kind: Any) -> None:
+    class Span(trace.NonRecordingSpan):
+        attributes = kind({"order.id": "1", attribute: value})
+
+    told = around(Span(trace.INVALID_SPAN_CONTEXT)).attributes
+    assert list(told.values()) == [value]
 
 
 def test_a_span_for_an_outgoing_request_tells_nothing_of_the_visitor(

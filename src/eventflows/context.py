@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from opentelemetry import baggage, trace
@@ -40,6 +41,11 @@ _OTHERS: Mapping[str, tuple[str, ...]] = {
     sc.SYNTHETIC_TYPE: ("user_agent.synthetic.type",),
 }
 """Attribute of a conversion → the names it has on HTTP server spans, by the stable and by the former conventions."""
+_COOKIE = "http.request.header.cookie"
+_TELLING = frozenset({sc.CLIENT_ADDRESS, sc.URL_FULL, _COOKIE}.union(*_OTHERS.values()))
+"""What a span that is none of an HTTP server's may tell of the visitor."""
+_OUTGOING = (SpanKind.CLIENT, SpanKind.PRODUCER)
+_EMPTY: tuple[Any, ...] = ("", (), [])
 
 
 class Scope:
@@ -262,14 +268,25 @@ def visitor_snapshot() -> dict[str, Any]:
 
 def _recorded(span: Any) -> Mapping[str, Any] | None:
     """The attributes of a recorded span; not of one for an outgoing request, which tell of another server."""
-    if getattr(span, "kind", None) in (SpanKind.CLIENT, SpanKind.PRODUCER):
+    if getattr(span, "kind", None) in _OUTGOING:
         return None
     attributes = getattr(span, "attributes", None)
+    return _plain(attributes) if attributes is not None else None
+
+
+def _plain(attributes: Any) -> Mapping[str, Any] | None:
+    """Them as a dict of its own: to look up in the SDK's what is not there costs twenty times as much."""
+    if isinstance(attributes, MappingProxyType):
+        with suppress(AttributeError):
+            return attributes.copy()  # by what is behind it, in one go and without its lock
     return attributes if isinstance(attributes, Mapping) else None
 
 
 def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((attributes[name] for name in names if attributes.get(name) not in (None, "", (), [])), None)
+    for name in names:
+        if (value := attributes.get(name)) is not None and value not in _EMPTY:
+            return value
+    return None
 
 
 def _take(found: dict[str, Any], attributes: Mapping[str, Any], *, http: bool) -> None:
@@ -278,6 +295,8 @@ def _take(found: dict[str, Any], attributes: Mapping[str, Any], *, http: bool) -
     Args:
         http: It is the HTTP server span, whose peer may be a proxy and whose URL may be in pieces.
     """
+    if not http and _TELLING.isdisjoint(attributes):
+        return
     given: dict[str, Any] = {}
     for key, names in _OTHERS.items():
         if key not in found:
@@ -288,12 +307,14 @@ def _take(found: dict[str, Any], attributes: Mapping[str, Any], *, http: bool) -
         given[sc.URL_FULL] = _url(attributes) if http else attributes.get(sc.URL_FULL)
     for key, value in given.items():
         if value is not None:
-            with suppress(Unusable):
+            try:
                 found[key] = READERS[key](value)
+            except Unusable:
+                continue
     if http and (url := found.get(sc.URL_FULL)):
         for name, value in clicks_of_query(url.partition("?")[2]).items():
             found.setdefault(sc.CONVERSION_CLICK + name, value)
-    if cookie := attributes.get("http.request.header.cookie"):
+    if cookie := attributes.get(_COOKIE):
         with suppress(Unusable):
             for name, value in clicks_of_cookies(header(cookie)).items():
                 found.setdefault(sc.CONVERSION_CLICK + name, value)
