@@ -341,9 +341,9 @@ def test_the_end_of_a_process_brings_the_last_record_to_both(how: str, expected:
     ],
 )
 def test_who_listens(sandbox: Sandbox, others: Any, expected: Listeners) -> None:
-    logs, _ = set_up(sandbox, *(other(InMemoryLogRecordExporter()) for other in others))
+    logs, pipeline = set_up(sandbox, *(other(InMemoryLogRecordExporter()) for other in others))
     for _ in range(2):
-        assert listeners(logs, EventFlowsLogRecordProcessor) is expected
+        assert listeners(logs, EventFlowsLogRecordProcessor, pipeline) is expected
 
 
 def test_processors_in_parallel_or_before_ours_may_be_anybody(sandbox: Sandbox) -> None:
@@ -353,11 +353,12 @@ def test_processors_in_parallel_or_before_ours_may_be_anybody(sandbox: Sandbox) 
     for provider in (parallel, behind):
         for processor in (EventFlowsLogRecordProcessor(pipeline), batches(InMemoryLogRecordExporter())):
             provider.add_log_record_processor(processor)
-    assert listeners(parallel, EventFlowsLogRecordProcessor) is Listeners.ANYBODY
-    assert listeners(behind, EventFlowsLogRecordProcessor) is Listeners.BATCHES
+    assert listeners(parallel, EventFlowsLogRecordProcessor, pipeline) is Listeners.ANYBODY
+    assert listeners(behind, EventFlowsLogRecordProcessor, pipeline) is Listeners.BATCHES
+    assert listeners(behind, EventFlowsLogRecordProcessor, object()) is Listeners.ANYBODY  # whom no flush of it reaches
     before = LoggerProvider()
     before.add_log_record_processor(batches(InMemoryLogRecordExporter()))
     before.add_log_record_processor(EventFlowsLogRecordProcessor(pipeline))
-    assert listeners(before, EventFlowsLogRecordProcessor) is Listeners.ANYBODY
-    assert listeners(object(), EventFlowsLogRecordProcessor) is Listeners.ANYBODY
-    assert listeners(logs, EventFlowsLogRecordProcessor) is Listeners.NOBODY
+    assert listeners(before, EventFlowsLogRecordProcessor, pipeline) is Listeners.ANYBODY
+    assert listeners(object(), EventFlowsLogRecordProcessor, pipeline) is Listeners.ANYBODY
+    assert listeners(logs, EventFlowsLogRecordProcessor, pipeline) is Listeners.NOBODY

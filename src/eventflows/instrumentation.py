@@ -53,7 +53,7 @@ def add_event(
     if pipeline is None:
         return
     provider = get_logger_provider()
-    who = listeners(provider, EventFlowsLogRecordProcessor)
+    who = listeners(provider, EventFlowsLogRecordProcessor, pipeline)
     if who is Listeners.NOBODY:
         pipeline.leave(name, attributes, timestamp)
         return

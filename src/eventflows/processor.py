@@ -67,20 +67,23 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
 
     Args:
         pipeline: From `eventflows.configure` or None for the process's own.
+
+    Attributes:
+        pipeline: That which it feeds, and flushes with its provider.
     """
 
     def __init__(self, pipeline: Pipeline | None = None) -> None:
-        self._pipeline = _pipeline(pipeline, None, {})
-        self._pipeline.attach(self)
+        self.pipeline = _pipeline(pipeline, None, {})
+        self.pipeline.attach(self)
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         record = log_record.log_record
         if record.context is not None and OURS in record.context:
             return
-        if not record.event_name or self._pipeline.reader.has(record.attributes):
+        if not record.event_name or self.pipeline.reader.has(record.attributes):
             return
-        event = _record_log(self._pipeline, record)
-        shown = self._pipeline.reader.shown(record.event_name, record.attributes, event, on_record=True)
+        event = _record_log(self.pipeline, record)
+        shown = self.pipeline.reader.shown(record.event_name, record.attributes, event, on_record=True)
         if shown is None:
             return
         attributes: Any = record.attributes
@@ -99,10 +102,10 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
         return context is None or OURS not in context
 
     def shutdown(self) -> None:
-        self._pipeline.release(self)
+        self.pipeline.release(self)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._pipeline.force_flush(timeout_millis)
+        return self.pipeline.force_flush(timeout_millis)
 
 
 class EventFlowsSpanProcessor(Indifferent):

@@ -232,31 +232,35 @@ class Listeners(Enum):
     ANYBODY = "anybody"
 
 
-_latest: tuple[object, Listeners] = (None, Listeners.ANYBODY)
+_latest: tuple[object, object, Listeners] = (None, None, Listeners.ANYBODY)
 
 
-def listeners(provider: object, ours: type[LogRecordProcessor]) -> Listeners:
+def listeners(provider: object, ours: type[LogRecordProcessor], pipeline: object) -> Listeners:
     """Who listens to a provider's log records beside a processor of our class; anybody where this SDK does not tell.
 
     It is asked with every event, so the answer is kept for as long as the provider has the same tuple of processors.
+
+    Args:
+        pipeline: What will bring a record to batch processors: the processor must feed this one, or a flush of the provider
+            would not reach it before them.
     """
     global _latest
     multi: Any = getattr(provider, "_multi_log_record_processor", None)
     chain: Any = getattr(multi, "_log_record_processors", None)
-    judged, answer = _latest
-    if chain is not judged:
-        answer = _judge(multi, chain, ours)
+    judged, of, answer = _latest
+    if chain is not judged or pipeline is not of:
+        answer = _judge(multi, chain, ours, pipeline)
         if isinstance(chain, tuple):
-            _latest = (chain, answer)
+            _latest = (chain, pipeline, answer)
     return answer
 
 
-def _judge(multi: object, chain: Any, ours: type[LogRecordProcessor]) -> Listeners:
+def _judge(multi: object, chain: Any, ours: type[LogRecordProcessor], pipeline: object) -> Listeners:
     if not chain or type(chain[0]) is not ours:
         return Listeners.ANYBODY
     if len(chain) == 1:
         return Listeners.NOBODY
-    in_turn = type(multi) is SynchronousMultiLogRecordProcessor
+    in_turn = type(multi) is SynchronousMultiLogRecordProcessor and getattr(chain[0], "pipeline", None) is pipeline
     batches = all(type(other) is BatchLogRecordProcessor for other in chain[1:])
     return Listeners.BATCHES if in_turn and batches else Listeners.ANYBODY
 
