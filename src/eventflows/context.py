@@ -247,7 +247,8 @@ def _origin(span: Any) -> tuple[int, int] | None:
 def _known(visitor: Visitor | None, span: Any, scope: Scope | None) -> dict[str, Any]:
     found = dict(visitor.attributes) if visitor is not None else {}
     server = scope.server if scope is not None else None
-    is_server = getattr(server, "context", None) is getattr(span, "context", None)
+    own_context = getattr(span, "context", None)  # which spans of another make need not have
+    is_server = own_context is not None and getattr(server, "context", None) is own_context
     if (own := _recorded(span)) is not None and not is_server:
         _take(found, own, http=getattr(span, "kind", None) is SpanKind.SERVER)
     if server is not None:
