@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from .conditions import Condition
@@ -63,6 +64,10 @@ def needed_consent(provider: Provider) -> Sequence[str]:
     return provider.NEEDS_CONSENT if provider.needs_consent is None else provider.needs_consent
 
 
+# Python's hashes, with a secret of the process in them, take a third of the room of ids. Where they are short they might meet.
+_mark: Callable[[object], object] = hash if sys.hash_info.width >= 64 else tuple  # type: ignore[assignment]
+
+
 class Seen:
     """The latest conversions by event and id, so that one that comes by two ways counts once.
 
@@ -77,21 +82,15 @@ class Seen:
         self._at_least = at_least
         # Two generations, of which the older one is forgotten as a whole: a dictionary that always loses its first key takes
         # longer and longer to find it.
-        self._generations: tuple[_Keys, _Keys] = ({}, {})
+        self._generations: tuple[dict[object, object], dict[object, object]] = ({}, {})
 
     def first(self, key: tuple[str, str]) -> bool:
-        """Remember a conversion by its event and id; True where it was not known yet. One atomic step, hence no lock.
-
-        Args:
-            key: A tuple that nobody else holds.
-        """
+        """Remember a conversion by its event and id; True where it was not known yet. One atomic step, hence no lock."""
         older, latest = self._generations
-        if key in older:
+        mine = _mark(key)
+        if mine in older:
             return False
-        is_first = latest.setdefault(key, key) is key
+        is_first = latest.setdefault(mine, mine) is mine
         if len(latest) >= self._at_least:
             self._generations = (latest, {})
         return is_first
-
-
-_Keys = dict[tuple[str, str], tuple[str, str]]
