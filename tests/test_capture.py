@@ -368,6 +368,20 @@ def test_an_email_as_an_attributes_name_is_shown_to_nobody() -> None:
     conversion = captured(**attributes)
     assert "zoe@" not in repr(conversion) + repr(sealed(attributes))
     assert conversion.left_out == (("custom property", "an e-mail address in its name"),)
+    assert captured(**{"zoe@example.com": object()}).left_out == (("custom property", "not a JSON value"),)
+
+
+def test_what_was_recorded_is_not_written_out() -> None:
+    """Not even by what shows the variables of a stack, as error trackers do."""
+    recorded = record("Lead", {"user.email": "zoe@example.com"}, 1)
+    assert "zoe@" not in repr(recorded) + repr(event_of(recorded, EventType.LEAD))
+
+
+@pytest.mark.parametrize("choice", [object(), b"granted", [object()], "perhaps"])
+def test_a_choice_that_cannot_be_read_is_not_taken_for_a_yes(choice: object) -> None:
+    attributes = {"conversion.consent.ad_storage": choice}
+    assert captured(**attributes).consent.ad_storage is False
+    assert sealed(attributes).attributes == {"conversion.consent.ad_storage": "denied"}
 
 
 @pytest.mark.parametrize(

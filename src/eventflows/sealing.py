@@ -89,6 +89,9 @@ class Recorded(NamedTuple):
     owed: str = ""
     tell: Tell | None = None
 
+    def __repr__(self) -> str:
+        return f"Recorded({self.name!r})"
+
 
 def record(
     name: str,
@@ -112,10 +115,9 @@ def record(
         if type(value) not in values.IMMUTABLE:
             try:
                 held[key] = values.snapshot(value)
-            except Unusable as problem:
-                held[key], left_out = None, (*left_out, (key, str(problem)))
-            except Exception:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
-                held[key], left_out = None, (*left_out, (shown_name(key), "unreadable"))
+            except Exception as problem:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
+                left_out = (*left_out, _left_out(key, problem))
+                held[key] = _instead(treatments[key])
     return Recorded(name, held, time_unix_nano, around, origin, timed_here, left_out, owed, tell)
 
 
@@ -152,9 +154,9 @@ def seal(event: Event, default_country: str | None = None) -> Event:
         try:
             clean[key] = treatment(value) if value != "" else value
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            left_out.append((shown_name(key), str(problem) if isinstance(problem, Unusable) else "unreadable"))
-            if treatment is _consent:
-                clean[key] = "denied"  # a choice that cannot be read is not taken for a yes
+            left_out.append(_left_out(key, problem))
+            if (instead := _instead(treatment)) is not None:
+                clean[key] = instead
     if ids:
         clean[sc.USER_ID] = ids
     for form, found in sealed.items():
@@ -176,6 +178,10 @@ def shown_name(key: Any) -> str:
     return key if isinstance(key, str) and not contains_email(key) else "custom property"
 
 
+def _left_out(key: Any, problem: Exception) -> tuple[str, str]:
+    return shown_name(key), str(problem) if isinstance(problem, Unusable) else "unreadable"
+
+
 # --- how each attribute is treated, by its name
 
 Treatment = Callable[[Any], Any]
@@ -194,6 +200,11 @@ def _flag(value: Any) -> Any:
 
 def _consent(value: Any) -> Any:
     return _flag(value)
+
+
+def _instead(treatment: Treatment) -> str | None:
+    """What stands for a value that cannot be read: such a choice is not taken for a yes."""
+    return "denied" if treatment is _consent else None
 
 
 def _forbidden(_value: Any) -> Any:
