@@ -8,15 +8,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import eventflows
+from eventflows import backlog as backlog_module
 from eventflows import journal, storage
+from eventflows import pipeline as pipeline_module
 from eventflows.backlog import Backlog
-from eventflows.conversion import Conversion
+from eventflows.capture import conversion_of
+from eventflows.conversion import Conversion, EventType
 from eventflows.mapping import Entry, Source
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import Event
@@ -135,11 +139,50 @@ def test_what_comes_while_the_last_of_the_backlog_is_read_is_not_forgotten(tmp_p
     def written(_conversion: Conversion, source: Source, _now: int) -> Entry:
         return Entry(source, b"{}")
 
-    backlog.load(lambda: 10, written, lambda *_: backlog.leave(held, 7), lambda *_: None)
+    backlog.load(lambda: 10, written, lambda *_: backlog.leave(held, 7))
     assert backlog.waits
-    backlog.load(lambda: 10, written, lambda *_: None, lambda *_: None)
+    backlog.load(lambda: 10, written, lambda *_: None)
     assert not backlog.waits
     storage.give_back(held)
+
+
+def test_what_finds_no_room_any_more_when_it_was_loaded_is_loaded_again(tmp_path: Path) -> None:
+    """Others took the room between the question for it and the offer."""
+    held = storage.create(tmp_path)
+    for number in range(4):
+        held.offered(held.append(Event(f"e{number}", EventType.LEAD, "Lead", 1, {}, sealed=True), "meta", 1))
+    backlog = Backlog("meta", threading.Condition(threading.RLock()))
+    backlog.leave(held, 0)
+    loaded: list[list[int]] = []
+
+    def offer(sources: Sequence[Source], _entries: object) -> None:
+        loaded.append([source.seq for source in sources])
+        if len(loaded) == 1:
+            for source in sources[1:]:
+                backlog.leave(held, source.seq - 1)
+
+    backlog.load(lambda: 4, lambda _conversion, source, _now: Entry(source, b"{}"), offer)
+    assert loaded == [[1, 2, 3, 4], [2, 3, 4]]
+    assert not backlog.waits
+    storage.give_back(held)
+
+
+def test_what_nobody_can_read_is_counted_as_that(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(event: Event, country: str | None = None) -> Conversion:
+        if event.id == "bad":
+            raise OverflowError
+        return conversion_of(event, country)
+
+    for module in (backlog_module, pipeline_module):
+        monkeypatch.setattr(module, "conversion_of", failing)
+    pipeline = start(sandbox.url, tmp_path)
+    record("good", "bad")
+    assert eventflows.force_flush(10_000)
+    stats = pipeline.stats()["meta"]
+    assert (stats.captured, stats.delivered, stats.dropped) == (2, 1, {"unreadable in the storage": 1})
+    assert outcomes(tmp_path) == {"good": "delivered", "bad": "dropped"}
 
 
 def test_who_is_erased_while_the_event_is_on_disk_only_is_not_waited_for(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -102,6 +102,22 @@ def record(name: str = "Purchase", **attributes: Any) -> None:
     eventflows.get_tracer("app").add_event(name, event)
 
 
+def test_what_finds_no_room_is_mapped_once_it_is_loaded_again(
+    sandbox: Sandbox, reader: InMemoryMetricReader, tmp_path: Path
+) -> None:
+    queue = {"storage": str(tmp_path), "queue_size": 3, "flush_interval": "10m"}
+    eventflows.configure(four(sandbox.url), sending_queue=queue)
+    for together in (2, 3):  # of the latter there is room for one
+        for _ in range(together):
+            record()
+        collected(reader)
+    assert eventflows.force_flush(10_000)
+    points = collected(reader)
+    assert value(points, "eventflows.delivered", eventflows__provider="meta") == 5
+    assert value(points, "eventflows.mapped", eventflows__provider="meta") == 5
+    assert value(points, "eventflows.match_keys", eventflows__match_key="fbp", eventflows__provider="meta") == 5
+
+
 def test_every_outcome_is_counted_by_provider_type_and_reason(sandbox: Sandbox, reader: InMemoryMetricReader) -> None:
     eventflows.configure(four(sandbox.url), retry_on_failure=FAST)
     sandbox.fault("meta", status=503, times=1)

@@ -13,6 +13,7 @@ from .mapping import Entry, NotSent, Source, source_of
 from .sealing import load
 
 _LOAD = 1000
+UNREADABLE = NotSent("dropped", "unreadable in the storage")
 Key = tuple[int, int]
 
 
@@ -31,7 +32,7 @@ class Backlog:
         self._lock = lock
         self._loading = threading.Lock()
         self._released_meanwhile: set[Key] | None = None
-        self._left_meanwhile = False
+        self._left_meanwhile: dict[Journal, int] = {}
         self._held: set[Key] = set()
         self._after: dict[Journal, int] = {}
 
@@ -42,8 +43,8 @@ class Backlog:
 
     def leave(self, journal: Journal, after: int) -> None:
         """Entries of this journal beyond that number are not in memory."""
-        self._after[journal] = min(self._after.get(journal, after), after)
-        self._left_meanwhile = True
+        for known in (self._after, self._left_meanwhile):
+            known[journal] = min(known.get(journal, after), after)
 
     def hold(self, source: Source) -> None:
         """The entry is in memory."""
@@ -66,14 +67,12 @@ class Backlog:
         room: Callable[[], int],
         written: Callable[[Conversion, Source, int], Entry | NotSent | None],
         offer: Callable[[Sequence[Source], Sequence[Entry | NotSent | None]], None],
-        unreadable: Callable[[Journal, int], None],
     ) -> None:
         """Bring entries into memory while there is room. One thread at a time does it; another returns at once.
 
         Args:
             written: Makes an entry of a conversion at a Unix time in nanoseconds, see `Lane.written`.
             offer: Given what was found; it asks `knows` what of it is new.
-            unreadable: Told of a row that nobody can read.
 
         Raises:
             sqlite3.Error: A journal cannot be read.
@@ -83,7 +82,7 @@ class Backlog:
         try:
             for journal in list(self._after):
                 while (limit := min(room(), _LOAD)) > 0:
-                    if not self._load_from(journal, limit, written, offer, unreadable):
+                    if not self._load_from(journal, limit, written, offer):
                         break
         finally:
             self._released_meanwhile = None
@@ -95,12 +94,11 @@ class Backlog:
         limit: int,
         written: Callable[[Conversion, Source, int], Entry | NotSent | None],
         offer: Callable[[Sequence[Source], Sequence[Entry | NotSent | None]], None],
-        unreadable: Callable[[Journal, int], None],
     ) -> bool:
         """Load the next entries of a journal; False where there are no more for now."""
         with self._lock:
             self._released_meanwhile = set()
-            self._left_meanwhile = False
+            self._left_meanwhile.clear()
             after = self._after[journal]
         through = journal.offered_through()  # what comes later is on its way to the lane
         settled = journal.unwritten(self._provider)
@@ -116,17 +114,20 @@ class Backlog:
                 conversion = conversion_of(load(body))
                 source = source_of(conversion, journal, seq)
             except Exception:  # noqa: BLE001 reason: whatever stands in a file that others can write
-                unreadable(journal, seq)
+                sources.append(Source("unknown", now, journal, seq))
+                entries.append(UNREADABLE)
                 continue
             sources.append(source)
             entries.append(written(conversion, source, now))
         offer(sources, entries)
         with self._lock:
-            if self._after[journal] != after:  # more was added below
-                return True
-            if usable:
-                self._after[journal] = usable[-1][0]
-            if len(usable) == len(rows) < limit and not self._left_meanwhile:
-                del self._after[journal]
-                return False
-            return bool(usable)
+            last = usable[-1][0] if usable else after
+            left = self._left_meanwhile.get(journal)  # also one of these, where the room was gone before it was offered
+            if len(usable) == len(rows) < limit:
+                if left is None:
+                    del self._after[journal]
+                    return False
+                self._after[journal] = left
+            else:
+                self._after[journal] = last if left is None else min(last, left)
+            return bool(usable) or self._after[journal] < after

@@ -19,9 +19,9 @@ from . import routing
 from .backlog import Backlog
 from .conversion import Conversion
 from .delivery import Settled, outdated, requests_of, unsettled
-from .journal import Journal, Row
+from .journal import Journal
 from .log import FULL, LEFT, UNREADABLE, Notices, logger, tell_held, tell_lost, tell_trouble
-from .mapping import Entry, NotSent, Source, Traits, count_match_keys, encode
+from .mapping import Entry, NotSent, Source, count_match_keys, encode
 from .model import LaneSettings
 from .outbox import RECOVERED, Hooks, Outbox
 from .outcomes import Outcomes
@@ -126,7 +126,6 @@ class Lane:
         """
         admitted: list[Entry] = []
         not_sent: dict[NotSent, list[Source]] = {}
-        mapped: list[Traits] = []
         turned_away = 0
         with self._changed:
             ledger, room = self._ledger, self._room()
@@ -141,8 +140,6 @@ class Lane:
                 if isinstance(result, NotSent):
                     not_sent.setdefault(result, []).append(source)
                     continue
-                if result is not None:
-                    mapped.append(source.traits)
                 if result is not None and room > 0:
                     room -= 1
                     admitted.append(result)
@@ -153,8 +150,9 @@ class Lane:
                 ledger.settle_all(*outcome, (source.kind for source in some))
                 ledger.handed_over += len(some) if outcome.status != "filtered" else 0
             if self._telemetry is not None:
-                ledger.mapped += len(mapped)
-                ledger.match_keys.update(count_match_keys(mapped, self.provider.MATCH_KEYS))
+                traits = (entry.source.traits for entry in admitted)
+                ledger.mapped += len(admitted)
+                ledger.match_keys.update(count_match_keys(traits, self.provider.MATCH_KEYS))
             batcher = self._admit(admitted) if admitted else None
         if batcher is not None:
             batcher.emit_all(admitted)
@@ -304,7 +302,7 @@ class Lane:
 
     def _load(self) -> None:
         try:
-            self._backlog.load(self._room, self.written, partial(self.offer, loaded=True), self._unreadable)
+            self._backlog.load(self._room, self.written, partial(self.offer, loaded=True))
         except sqlite3.Error as problem:
             self._notices.warn("load", UNREADABLE, self.provider.name, problem)
         with self._changed:
@@ -317,9 +315,6 @@ class Lane:
 
     def _room(self) -> int:
         return 0 if self._closed else self.given.queue.queue_size - self._in_memory
-
-    def _unreadable(self, journal: Journal, seq: int) -> None:
-        self._outcomes.write_rows(journal, [Row(seq, "dropped", "unreadable in the storage")])
 
     # --- the lane's threads
 
