@@ -74,3 +74,13 @@ def test_what_holds_itself_is_refused(encode: Any) -> None:
 def test_the_events_stand_where_the_request_says(envelope: Any, path: list[str], expected: Any) -> None:
     assert json.loads(payload.body(envelope, path, [b"1", b'{"n":2}'])) == expected
     assert json.loads(payload.body({"n": 1}, ["x"], [])) == {"n": 1, "x": []}
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), max_size=30), st.integers(1, 40))
+def test_the_portions_are_the_body_and_their_length_is_told(events: list[bytes], size: int) -> None:
+    """The Content-Length goes before them."""
+    length, portions = payload.portions({"test": 1}, ["data"], events, size)
+    parts = list(portions)
+    assert b"".join(parts) == b'{"test":1,"data":[' + b",".join(events) + b"]}"
+    assert length == sum(map(len, parts))
+    assert all(len(part) <= size + 40 for part in parts)

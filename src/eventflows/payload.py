@@ -6,7 +6,7 @@ another way, or refuses, is left to the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from json import JSONEncoder, encoder
 from typing import Any
 
@@ -75,11 +75,27 @@ def around(envelope: Mapping[str, Any], path: Sequence[str]) -> tuple[bytes, byt
 
 def body(envelope: Mapping[str, Any], path: Sequence[str], events: Sequence[bytes]) -> bytes:
     """A request's body around its events, which are JSON already."""
+    return b"".join(portions(envelope, path, events)[1])
+
+
+PORTION = 131_072
+"""Bytes that are put together at once. A copy of a whole body would stay for as long as the platform takes to answer."""
+
+
+def portions(
+    envelope: Mapping[str, Any], path: Sequence[str], events: Sequence[bytes], size: int = PORTION
+) -> tuple[int, Iterator[bytes]]:
+    """The length of a request's body, and the body in portions of about so many bytes."""
     head, tail = around(envelope, path)
-    if not events:
-        return head + tail
-    # One copy of all: every further one of half a megabyte gets new pages from the kernel, which takes longer than sending it.
-    parts = list(events)
-    parts[0] = head + parts[0]
-    parts[-1] += tail
-    return b",".join(parts)
+    length = len(head) + sum(map(len, events)) + max(0, len(events) - 1) + len(tail)
+    return length, _portions(head, events, tail, size)
+
+
+def _portions(head: bytes, events: Sequence[bytes], tail: bytes, size: int) -> Iterator[bytes]:
+    before, start, length = head, 0, 0
+    for end, event in enumerate(events, start=1):
+        length += len(event) + 1
+        if length >= size and end < len(events):
+            yield before + b",".join(events[start:end])
+            before, start, length = b",", end, 0
+    yield before + b",".join(events[start:]) + tail

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import sys
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TextIO
@@ -91,9 +92,9 @@ class HttpTransport:
         try:
             origin, target = _split(request.url)
             route = self._pools.route(origin)
-            body = payload.body(request.envelope, request.events_at, events)
+            length, body = payload.portions(request.envelope, request.events_at, events)
             first = f"{request.method} {route.prefix}{target}{_secret_query(request)} HTTP/1.1"
-            head = _head(route, first, all_headers(request), len(body))
+            head = _head(route, first, all_headers(request), length)
         except SecretUnavailable as problem:
             return Response(0, error=str(problem), sent=False)
         except (OSError, ValueError, requests.RequestException, HTTPError) as problem:
@@ -104,7 +105,7 @@ class HttpTransport:
         finally:
             route.keep(connection)
 
-    def _exchange(self, route: Route, connection: HTTPConnection, head: bytes, body: bytes) -> Response:
+    def _exchange(self, route: Route, connection: HTTPConnection, head: bytes, body: Iterator[bytes]) -> Response:
         reused = connection.sock is not None
         try:
             if not reused:
@@ -143,13 +144,18 @@ def _head(route: Route, request_line: str, headers: Mapping[str, str], length: i
     return text.encode("latin-1")
 
 
-def _answer(connection: HTTPConnection, head: bytes, body: bytes, seconds: float) -> Response:
-    connection.sock.settimeout(seconds)
-    if len(body) < _SMALL:
-        connection.sock.sendall(head + body)
-    else:
-        connection.sock.sendall(head)
-        connection.sock.sendall(body)
+def _write(sock: socket.socket, head: bytes, body: Iterator[bytes], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    sock.settimeout(seconds)
+    sock.sendall(head + next(body))  # a small request is one packet
+    for portion in body:
+        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        sock.sendall(portion)
+    sock.settimeout(seconds)
+
+
+def _answer(connection: HTTPConnection, head: bytes, body: Iterator[bytes], seconds: float) -> Response:
+    _write(connection.sock, head, body, seconds)
     status, headers, content, keeps = read(connection.sock, seconds)
     if not keeps:
         connection.close()
@@ -162,9 +168,6 @@ def _answer(connection: HTTPConnection, head: bytes, body: bytes, seconds: float
         retry_after=retry_after_seconds(after, time.time()) if after else None,
         html=parsed is None and content.lstrip()[:1] == b"<",
     )
-
-
-_SMALL = 65_536  # so many bytes are copied in less time than a packet of their own takes
 
 
 def _decompressed(content: bytes) -> bytes:
