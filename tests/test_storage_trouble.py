@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 import eventflows
 from eventflows import backlog as backlog_module
@@ -22,11 +23,12 @@ from eventflows.backlog import Backlog
 from eventflows.capture import conversion_of
 from eventflows.conversion import Conversion, EventType
 from eventflows.mapping import Entry, Source
+from eventflows.processor import EventFlowsSpanProcessor
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import Event
 from tests.conftest import environment
 
-from .test_pipeline import adds_up
+from .test_pipeline import LEAD, adds_up
 from .test_storage import arrived, outcomes, record, run, start, until
 
 FULL = sqlite3.OperationalError("database or disk is full")
@@ -183,6 +185,47 @@ def test_what_nobody_can_read_is_counted_as_that(
     stats = pipeline.stats()["meta"]
     assert (stats.captured, stats.delivered, stats.dropped) == (2, 1, {"unreadable in the storage": 1})
     assert outcomes(tmp_path) == {"good": "delivered", "bad": "dropped"}
+
+
+HALF = "\ud800"
+"""Half of a surrogate pair, as a cut text or a broken client brings it."""
+
+
+@pytest.mark.parametrize("commit", ["always", "span_ok"])
+def test_half_a_character_costs_nothing_but_itself(sandbox: Sandbox, tmp_path: Path, commit: str) -> None:
+    pipeline = start(sandbox.url, tmp_path)
+    tracer = eventflows.get_tracer("app", tracer_provider=(spans := TracerProvider()))
+    spans.add_span_processor(EventFlowsSpanProcessor(pipeline))
+    with tracer.start_as_current_span("order"):
+        for one in ("first", f"half{HALF}", "last"):
+            tracer.add_event("Lead", {**LEAD, "event_id": one, "conversion.commit": commit})
+        tracer.add_event(f"lamp{HALF}", {**LEAD, "order_id": HALF, "event_id": "lamp", "conversion.commit": commit})
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["first", "half?", "lamp", "last"]
+    assert outcomes(tmp_path) == dict.fromkeys(["first", "half?", "lamp", "last"], "delivered")
+
+
+def test_what_cannot_be_kept_at_the_end_of_its_work_is_lost_alone(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is one of a span of the app, or the shutdown."""
+    append = journal.Journal.append
+
+    def failing(self: journal.Journal, event: Event, owed: str, left: int) -> int:
+        if event.id == "bad":
+            raise OverflowError
+        return append(self, event, owed, left)
+
+    monkeypatch.setattr(journal.Journal, "append", failing)
+    pipeline = start(sandbox.url, tmp_path)
+    tracer = eventflows.get_tracer("app", tracer_provider=(spans := TracerProvider()))
+    spans.add_span_processor(EventFlowsSpanProcessor(pipeline))
+    with tracer.start_as_current_span("order"):
+        for one in ("first", "bad", "last"):
+            tracer.add_event("Lead", {**LEAD, "event_id": one, "conversion.commit": "span_ok"})
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["first", "last"]
+    assert pipeline.left_out == {("event", "OverflowError"): 1}
 
 
 def test_who_is_erased_while_the_event_is_on_disk_only_is_not_waited_for(sandbox: Sandbox, tmp_path: Path) -> None:

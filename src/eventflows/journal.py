@@ -135,11 +135,12 @@ class Journal:
             sqlite3.Error: It cannot be written, as where the disk is full.
         """
         body, order_id = dump(event), event.order_id
+        known_by = (_whole(event.id), _whole(event.name), None if order_id is None else _whole(order_id))
         with self._writing:
             self._appended = seq = next(self._numbers)  # a signal handler may append in here; its number is another
             self._underway.add(seq)
             try:
-                self._writer.execute(_INSERT, (seq, event.id, event.name, order_id, time.time_ns(), owed, left, body))
+                self._writer.execute(_INSERT, (seq, *known_by, time.time_ns(), owed, left, body))
             except BaseException:  # also one that a signal handler raises
                 self._underway.discard(seq)
                 raise
@@ -276,6 +277,11 @@ class Journal:
                 self._file_lock.close()
 
 
+def _whole(text: str) -> str:
+    """SQLite takes no half of a surrogate pair; a question mark stands for it, as in JSON."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     if writable:
@@ -307,7 +313,7 @@ def _settle(db: sqlite3.Connection, provider: str, rows: Sequence[Row], now: int
     new = [row for row in rows if row.seq not in known]
     db.executemany(
         "INSERT OR IGNORE INTO outcome VALUES (?, ?, ?, ?, ?, ?)",
-        [(row.seq, provider, row.status, row.reason, now, row.attempts) for row in new],
+        [(row.seq, provider, row.status, _whole(row.reason), now, row.attempts) for row in new],
     )
     seqs = [row.seq for row in new]
     these = f"seq IN ({','.join('?' * len(seqs))})"

@@ -37,10 +37,6 @@ SECONDS_TO_READ = 1.0
 """A reload waits no longer for what was recorded before it to be read."""
 
 
-def _nothing() -> None:
-    """Nobody wants to be told."""
-
-
 class Pipeline:
     """Takes conversions from any way in, and delivers each once to each provider.
 
@@ -73,7 +69,7 @@ class Pipeline:
         self._intake = Intake(self._route, built_from.sending_queue.queue_size)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.at_first: Callable[[], None] | None = None
-        self.reloaded: Callable[[], None] = _nothing
+        self.reloaded: Callable[[], None] = lambda: None
         self._resetting: dict[int, threading.RLock] = {}
         self._reset()
         if self._storage is not None:
@@ -197,11 +193,14 @@ class Pipeline:
                     self._reset()
 
     def _end_of_work(self, event: Event, fate: Fate) -> None:
-        self._check_fork()
-        if fate is Fate.DUPLICATE:
-            self.reader.duplicates += 1
-        else:
-            self.accept(event._replace(failed=True) if fate is Fate.FAILED else event)
+        try:
+            self._check_fork()
+            if fate is Fate.DUPLICATE:
+                self.reader.duplicates += 1
+            else:
+                self.accept(event._replace(failed=True) if fate is Fate.FAILED else event)
+        except Exception as problem:  # noqa: BLE001 reason: this is the end of a span of the app, or the shutdown
+            self.reader.lose(problem)
 
     def accept(self, event: Event, tell: Tell | None = None) -> bool:
         """Write an event down where there is storage, and queue it; False where it came before by another way.
