@@ -68,6 +68,8 @@ ANSWERS = {
                200, b"{0123456789", True),
     "chunks and trailers": (HEAD + b"transfer-encoding: CHUNKED\r\nContent-Length: 1\r\n\r\n"
                             b"2 \r\n{}\r\n0\r\nX: y\r\nA: b\r\n\r\n", 200, b"{}", True),
+    "chunks that two servers claim": (HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                      b"2\r\n{}\r\n0\r\n\r\n", 200, b"{}", True),
     "after others": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n"
                      + HEAD + b"Content-Length: 2\r\n\r\n{}", 200, b"{}", True),
     "no further request": (HEAD + b"Connection: Close\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}", False),
@@ -115,6 +117,19 @@ def test_an_answer_that_breaks_off_is_none(sent: bytes) -> None:
     """The server has answered, so the connection was no idle one that it had closed."""
     with arriving(sent) as sock, pytest.raises(OSError, match="breaks off"):
         read(sock, 5)
+
+
+@pytest.mark.parametrize(("sent", "dropped"), [(b"", True), (HEAD, False)])
+def test_a_connection_that_breaks_in_an_answer_was_not_idle_either(sent: bytes, dropped: bool) -> None:
+    class Breaking(Pieces):
+        def recv(self, _length: int) -> bytes:
+            if piece := next(self._pieces, b""):
+                return piece
+            raise ConnectionResetError
+
+    with pytest.raises(OSError) as raised:  # noqa: PT011 reason: its class is what is told
+        read(cast("socket.socket", Breaking([sent], closed=True)), 5)
+    assert isinstance(raised.value, ConnectionError) == dropped
 
 
 def test_a_connection_that_is_closed_without_an_answer_is_told_from_that() -> None:

@@ -26,6 +26,7 @@ _HEADER = re.compile(
 )
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
 _EMPTY = (204, 304)
+_BREAKS_OFF = "an answer that breaks off"
 
 
 class Answer(NamedTuple):
@@ -62,7 +63,7 @@ def read(sock: socket.socket, seconds: float) -> Answer:
     keeps = "close" not in connection if minor else "keep-alive" in connection
     if status in _EMPTY:
         content = b""
-    elif headers.get("transfer-encoding", "").lower() == "chunked":
+    elif headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip() == "chunked":
         content = _unchunked(arriving)
     elif (length := headers.get("content-length")) is not None:
         content = arriving.take(_size(length))
@@ -86,7 +87,12 @@ class _Arriving:
             if (left := self._deadline - time.monotonic()) <= 0:
                 raise TimeoutError
             self._sock.settimeout(left)
-        came = self._sock.recv(_PORTION)
+        try:
+            came = self._sock.recv(_PORTION)
+        except ConnectionError as problem:
+            if self._count:
+                raise OSError(_BREAKS_OFF) from problem
+            raise
         self._count += len(came)
         if self._count > MOST:
             raise OSError("an answer without an end")
@@ -95,7 +101,7 @@ class _Arriving:
 
     def _wait_for_the_rest(self) -> None:
         if not self._wait():
-            raise OSError("an answer that breaks off") if self._count else ConnectionResetError
+            raise OSError(_BREAKS_OFF) if self._count else ConnectionResetError
 
     def before(self, end: re.Pattern[bytes]) -> bytes:
         """All before this end, which is left out."""
