@@ -250,9 +250,9 @@ def _treatment(key: Any) -> Treatment:
         return treatment
     if key.startswith(sc.SEALED):
         return digests if key[len(sc.SEALED) :] in FORMS else _unknown_form
-    if sc.event_key(key) in sc.PERSONAL_KEYS:
-        return _forbidden
-    return _email_as_name if contains_email(key) else values.custom
+    if contains_email(key):  # first, as `event_key` keeps what it is given
+        return _email_as_name
+    return _forbidden if sc.event_key(key) in sc.PERSONAL_KEYS else values.custom
 
 
 treatments: ByName[Treatment] = ByName(_treatment)
