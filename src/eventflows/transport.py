@@ -1,4 +1,7 @@
-"""Sending a request and bringing back what happened, never an exception. All network I/O of the library is here."""
+"""Sending a request and bringing back what happened, never an exception.
+
+All network I/O of the library is here, in `pools` and in `answer`.
+"""
 
 from __future__ import annotations
 
