@@ -20,7 +20,8 @@ import eventflows
 from eventflows import ConfigurationError, EventFlowsInstrumentor, EventFlowsLogRecordExporter
 from eventflows.pipeline import Pipeline
 from eventflows.providers.console import ConsoleProvider
-from tests.test_visitor import by_asgi, by_wsgi
+from eventflows.visitor import WSGIMiddleware
+from tests.test_visitor import by_asgi, by_wsgi, environ
 
 FAILED = {"span failed": 1}
 
@@ -148,6 +149,49 @@ def test_an_exception_that_leaves_the_app_drops_it(tracer: trace.Tracer, way: An
     with pytest.raises(ValueError, match="rolled back"):
         way(handler)
     assert counts() == (0, FAILED)
+
+
+def test_a_body_that_fails_while_it_is_sent_drops_it(tracer: trace.Tracer) -> None:
+    def app(_environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        purchase()
+        yield b"half"
+        raise ValueError("rolled back")
+
+    body = WSGIMiddleware(app)(environ(), lambda *_: None)
+    with pytest.raises(ValueError, match="rolled back"):
+        list(body)
+    body.close()  # type: ignore[attr-defined]
+    assert counts() == (0, FAILED)
+
+
+class Endless:
+    """A response body, which counts how often it is closed."""
+
+    closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return b"part"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_client_that_leaves_fails_nothing_and_its_body_is_closed_once(tracer: trace.Tracer) -> None:
+    given = Endless()
+
+    def app(_environ: Any, start_response: Any) -> Endless:
+        start_response("200 OK", [])
+        purchase()
+        return given
+
+    body: Any = WSGIMiddleware(app)(environ(), lambda *_: None)
+    assert next(iter(body)) == b"part"
+    body.close()
+    assert (counts(), given.closed) == ((1, {}), 1)
 
 
 def test_middleware_inside_the_server_span_fails_the_span(tracer: trace.Tracer) -> None:

@@ -150,8 +150,7 @@ def visitor_update(attributes: Mapping[str, Any]) -> None:
 
     Args:
         attributes: `conversion.consent.*`, `conversion.limited_data_use`, `conversion.click.*`, `user.id`, `session.id`,
-        `geo.*`
-            and the attributes of the request. Others are left out.
+            `geo.*` and the attributes of the request. Others are left out.
     """
     visitor = current_visitor()
     if visitor is None:
@@ -255,7 +254,12 @@ class _Answer:
         return self._start_response(status, *args)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.body)
+        try:
+            for part in self.body:  # noqa: UP028 reason: `yield from` would close it where the client leaves, as the server does
+                yield part
+        except Exception:
+            self._unit.failed = True
+            raise
 
     def close(self) -> None:
         try:
