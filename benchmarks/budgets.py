@@ -81,8 +81,9 @@ def _parts(results: dict[str, Any]) -> Iterator[Budget]:
     if (wall := median(slow, "purchase", "wall")) is not None:
         yield Budget("GA4 with answers after 100 ms", 1e6 / wall, 200, "events/s", at_least=True)
     samples = results.get("memory", {})
-    if (rss := median(samples.get("eventflows rss", []), "rss")) is not None:
-        yield Budget("memory per waiting event", rss / 1000, 1.5, "kB")
+    for way, title in (("paced", "memory per waiting event"), ("burst", "the same after a burst")):
+        if (used := median(samples.get(f"eventflows {way}", []), "bytes")) is not None:
+            yield Budget(title, used / 1000, 1.5, "kB")
     samples = results.get("start", {})
     if (took := median(samples.get("import eventflows, beyond these", []), "ms")) is not None:
         yield Budget("import beyond opentelemetry.sdk and requests", took, 15, "ms")

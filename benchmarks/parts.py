@@ -18,6 +18,8 @@ DELIVERED = {"purchase": 10_000, "page_view": 5_000, "cdnow": 1}
 DELIVERED_QUICK = {"purchase": 5_000, "page_view": 2_000}
 PACE = 1_000
 """Calls per second of the paced phases, over all threads."""
+WAITING_RATE = 5_000
+"""Events per second while a queue fills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +142,16 @@ def waiting(sink: Sink, options: Options) -> Samples:
     count = 10_000 if options.quick else 30_000
     jobs = [
         Job(
-            f"{name} {'traced' if traced else 'rss'}",
+            f"{name} {way}",
             "memory",
             PEERS[name].environment,
             name,
-            {"count": count, "traced": traced},
+            {"count": count, "way": way, "rate": WAITING_RATE},
             {"hold": True},
         )
         for name in options.chosen(names)
-        for traced in (False, True)
-        if not (options.quick and (traced or not name.startswith(("eventflows", "otel"))))
+        for way in (("paced",) if options.quick else ("paced", "burst", "traced"))
+        if not options.quick or name.startswith(("eventflows", "otel"))
     ]
     return rounds(jobs, sink, options.rounds(1, 1), "memory")
 

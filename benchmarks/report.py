@@ -189,22 +189,22 @@ def single(results: dict[str, Any]) -> str:
     return "GA4, one client per request\n\n" + table(["", "CPU per event, µs", "events per second"], rows)
 
 
+WAYS = {
+    "paced": "the process, at 5,000 events a second",
+    "burst": "the process, after a burst",
+    "traced": "Python's objects",
+}
+
+
 def memory(results: dict[str, Any]) -> str:
     samples: Samples = results["memory"]
+    ways = [way for way in WAYS if any(name.endswith(f" {way}") for name in samples)]
     rows = [
-        [
-            peer.title,
-            *[cell(one / 1000 for one in values(samples[f"{name} {kind}"], kind)) for kind in ("rss", "traced")],
-        ]
+        [peer.title, *[cell(one / 1000 for one in values(samples.get(f"{name} {way}", []), "bytes")) for way in ways]]
         for name, peer in PEERS.items()
-        if f"{name} rss" in samples and f"{name} traced" in samples
+        if any(f"{name} {way}" in samples for way in ways)
     ]
-    rows += [
-        [PEERS[name].title, cell(one / 1000 for one in values(found, "rss")), ""]
-        for name, found in ((key.removesuffix(" rss"), found) for key, found in samples.items())
-        if f"{name} rss" in samples and f"{name} traced" not in samples
-    ]
-    head = ["", "kB of the process per waiting event", "kB of Python's objects"]
+    head = ["kB per waiting event", *(WAYS[way] for way in ways)]
     return "Memory, while the platform does not answer\n\n" + table(head, rows)
 
 
