@@ -78,8 +78,9 @@ def body(envelope: Mapping[str, Any], path: Sequence[str], events: Sequence[byte
     return b"".join(portions(envelope, path, events)[1])
 
 
-PORTION = 131_072
-"""Bytes that are put together at once. A copy of a whole body would stay for as long as the platform takes to answer."""
+PORTION = 65_536
+"""Bytes that are put together at once. A copy of a whole body would stay for as long as the platform takes to answer; and from
+twice as many on each copy gets new pages from the kernel, which takes longer than sending it."""
 
 
 def portions(
