@@ -64,7 +64,8 @@ def source_of(conversion: Conversion, journal: Journal | None = None, seq: int =
         user.city is None, user.postal_code is None, device.advertising_id is None, device.app_instance_id is None,
         conversion.consent, conversion.limited_data_use, user.country, user.region, request.global_privacy_control,
     )  # fmt: skip
-    return Source(conversion.type._value_, conversion.time_unix_nano, journal, seq, conversion.origin, traits)
+    kept = (conversion.type._value_, conversion.time_unix_nano, journal, seq, conversion.origin, traits)
+    return tuple.__new__(Source, kept)  # half the time of a call
 
 
 _PLACE_AND_DEVICE = ("client_address", "user_agent", "city", "postal_code", "advertising_id", "app_instance_id")
@@ -128,7 +129,8 @@ def encode(
         return NotSent("filtered" if problem.filtered else "refused", problem.reason)
     except Exception as problem:  # noqa: BLE001 reason: one event's mapping must not cost its neighbours
         return NotSent("refused", f"not encodable ({type(problem).__name__})")
-    return Entry(source or source_of(conversion), content, envelope, repeatable, common, limit, by)
+    source = source or source_of(conversion)
+    return tuple.__new__(Entry, (source, content, envelope, repeatable, common, limit, by))
 
 
 def too_old(provider: Provider, limit: int) -> NotSent:
