@@ -194,6 +194,21 @@ def test_a_client_that_leaves_fails_nothing_and_its_body_is_closed_once(tracer: 
     assert (counts(), given.closed) == ((1, {}), 1)
 
 
+@pytest.mark.parametrize(("status", "expected"), [("200 OK", (1, {})), ("500 Oh", (0, FAILED))])
+def test_a_server_that_closes_no_body_ends_the_request_as_well(
+    tracer: trace.Tracer, status: str, expected: tuple[int, dict[str, int]]
+) -> None:
+    """As Starlette's `WSGIMiddleware`, by which FastAPI mounts Flask and Django."""
+
+    def app(_environ: Any, start_response: Any) -> Iterator[bytes]:
+        purchase()
+        start_response(status, [])
+        yield b"ok"
+
+    assert list(WSGIMiddleware(app)(environ(), lambda *_: None)) == [b"ok"]
+    assert counts() == expected
+
+
 def test_middleware_inside_the_server_span_fails_the_span(tracer: trace.Tracer) -> None:
     with tracer.start_as_current_span("POST", kind=SpanKind.SERVER):
         purchase("1")

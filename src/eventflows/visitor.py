@@ -275,6 +275,11 @@ class _Answer:
         _leave(self._token)
         _answered(self._unit)
 
+    def __del__(self) -> None:
+        # Not every server closes a body that it has sent: Starlette's `WSGIMiddleware` does not.
+        if not self._unit.ended:
+            self.end()
+
 
 # --- ASGI
 
