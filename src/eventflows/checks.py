@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import ConfigurationError, Problem
 
@@ -161,6 +162,13 @@ def url(path: str, value: object) -> str:
     """A URL with scheme and host, without a slash at its end."""
     if not isinstance(value, str) or not re.match(r"https?://[^\s/?#]", value):
         raise wrong(path, f"{shown(value)} must be a URL that starts with http:// or https://")
+    try:
+        parts = urlsplit(value.strip())
+        has_server = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_server = False
+    if not has_server:
+        raise wrong(path, f"{shown(value)} must be a URL with a host, and with a port from 1 to 65535 or none")
     return value.strip().rstrip("/")
 
 
