@@ -25,14 +25,17 @@ _notices = Notices("visitor")
 def watch(patches: Patches) -> None:
     """Keep the visitor in the frameworks that the app uses, whenever it imports them."""
     for module, owner in _WSGI:
-        patches.wrap_later(module, owner, "__call__", _answer_wsgi)
+        patches.substitute_later(module, owner, "__call__", _answering)
     for module, owner in _ASGI:
         patches.wrap_later(module, owner, "__call__", _answer_asgi)
     patches.when_imported("celery.signals", _connect)
 
 
-def _answer_wsgi(wrapped: Any, _app: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return answer_wsgi(wrapped, *args, **kwargs)
+def _answering(bind: Callable[[Any, Any], Any], owner: Any) -> Callable[..., Any]:
+    def answer(app: Any, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        return answer_wsgi(bind(app, owner), environ, start_response)
+
+    return answer
 
 
 def _answer_asgi(wrapped: Any, _app: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

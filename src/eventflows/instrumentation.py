@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,36 +126,45 @@ def _tracer_add_event(
     add_event(name, attributes, timestamp)
 
 
-def _span_add_event(wrapped: Any, span: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Around `span.add_event`: a conversion goes to the pipeline whether or not the span is sampled, and is sealed on it."""
-    name = args[0] if args else kwargs.get("name")
-    attributes = args[1] if len(args) > 1 else kwargs.get("attributes") if kwargs else None
-    if type(name) is str and name in ordinary and (not attributes or CONVERSION_TYPE not in attributes):
-        return wrapped(*args, **kwargs)
-    pipeline = running.current()
-    if pipeline is None or EventFlowsInstrumentor._active is None or not isinstance(name, str):
-        return wrapped(*args, **kwargs)
-    try:
-        if not pipeline.reader.is_conversion(name, attributes):
-            running.remember_ordinary(name)
+def _adding(bind: Callable[[Any, Any], Any], owner: Any) -> Callable[..., Any]:
+    """In place of `span.add_event`: a conversion goes to the pipeline sampled or not, and is sealed on its span."""
+
+    def add_event(span: Any, /, *args: Any, **kwargs: Any) -> Any:
+        wrapped = bind(span, owner)
+        name = args[0] if args else kwargs.get("name")
+        attributes = args[1] if len(args) > 1 else kwargs.get("attributes") if kwargs else None
+        if type(name) is str and name in ordinary and (not attributes or CONVERSION_TYPE not in attributes):
             return wrapped(*args, **kwargs)
-    except Exception:  # noqa: BLE001 reason: attributes of a strange kind are OpenTelemetry's business
-        return wrapped(*args, **kwargs)
-    timestamp = args[2] if len(args) > 2 else kwargs.get("timestamp")
-    event = pipeline.record(name, attributes, timestamp, surrounded=lambda: around(span))
-    shown = pipeline.reader.shown(name, attributes, event)
-    return wrapped(name, shown, event.time_unix_nano if event is not None else timestamp)
-
-
-def _start_span(wrapped: Any, _tracer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Around the SDK's `start_span`: the spans that a sampler drops reach no processor, so they are followed here."""
-    span = wrapped(*args, **kwargs)
-    if type(span) is trace.NonRecordingSpan and EventFlowsInstrumentor._active is not None:
+        pipeline = running.current()
+        if pipeline is None or EventFlowsInstrumentor._active is None or not isinstance(name, str):
+            return wrapped(*args, **kwargs)
         try:
-            return _unsampled(span, *args, **kwargs)
-        except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
-            _notices.warn("follow", "{count} unsampled spans could not be followed (%s)", type(problem).__name__)
-    return span
+            if not pipeline.reader.is_conversion(name, attributes):
+                running.remember_ordinary(name)
+                return wrapped(*args, **kwargs)
+        except Exception:  # noqa: BLE001 reason: attributes of a strange kind are OpenTelemetry's business
+            return wrapped(*args, **kwargs)
+        timestamp = args[2] if len(args) > 2 else kwargs.get("timestamp")
+        event = pipeline.record(name, attributes, timestamp, surrounded=lambda: around(span))
+        shown = pipeline.reader.shown(name, attributes, event)
+        return wrapped(name, shown, event.time_unix_nano if event is not None else timestamp)
+
+    return add_event
+
+
+def _starting(bind: Callable[[Any, Any], Any], owner: Any) -> Callable[..., Any]:
+    """In place of the SDK's `start_span`: the spans that a sampler drops reach no processor, so they are followed here."""
+
+    def start_span(tracer: Any, /, *args: Any, **kwargs: Any) -> Any:
+        span = bind(tracer, owner)(*args, **kwargs)
+        if type(span) is trace.NonRecordingSpan and EventFlowsInstrumentor._active is not None:
+            try:
+                return _unsampled(span, *args, **kwargs)
+            except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
+                _notices.warn("follow", "{count} unsampled spans could not be followed (%s)", type(problem).__name__)
+        return span
+
+    return start_span
 
 
 def _unsampled(
@@ -218,9 +227,9 @@ class EventFlowsInstrumentor:
         self._attached: list[tuple[Pipeline, object]] = []
         self._patches = patches = Patches()
         trace.Tracer.add_event = _tracer_add_event  # type: ignore[attr-defined]
-        patches.wrap(SdkSpan, "add_event", _span_add_event)
-        patches.wrap(trace.NonRecordingSpan, "add_event", _span_add_event)
-        patches.wrap(SdkTracer, "start_span", _start_span)
+        patches.substitute(SdkSpan, "add_event", _adding)
+        patches.substitute(trace.NonRecordingSpan, "add_event", _adding)
+        patches.substitute(SdkTracer, "start_span", _starting)
         patches.wrap(LoggerProvider, "add_log_record_processor", self._log_processor_added)
         patches.wrap(TracerProvider, "add_span_processor", self._span_processor_added)
         if frameworks:
