@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -18,9 +20,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 import eventflows
 from eventflows import ConfigurationError, EventFlowsInstrumentor, EventFlowsLogRecordExporter
+from eventflows.commit import UnitOfWork, scope_of
 from eventflows.pipeline import Pipeline
 from eventflows.providers.console import ConsoleProvider
-from eventflows.visitor import WSGIMiddleware
+from eventflows.visitor import Visiting, Visitor, WSGIMiddleware
 from tests.test_visitor import by_asgi, by_wsgi, environ
 
 FAILED = {"span failed": 1}
@@ -252,6 +255,40 @@ def test_what_is_recorded_after_the_end_shares_its_fate(tracer: trace.Tracer) ->
         with trace.use_span(span):
             purchase("late")
     assert counts() == (1, FAILED)
+
+
+def test_threads_that_record_at_once_share_the_unit_of_work(
+    tracer: trace.Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made with the first conversion: here two of them are the first."""
+    both = threading.Barrier(2)
+
+    def made(*args: Any) -> UnitOfWork:
+        both.wait(5)
+        return UnitOfWork(*args)
+
+    monkeypatch.setattr("eventflows.context.UnitOfWork", made)
+    with tracer.start_as_current_span("root") as span:
+        scope = scope_of(span)
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda _: scope.unit, range(2))
+    assert first is second is scope.unit
+    assert first.ended
+
+
+def test_a_task_within_a_span_is_no_part_of_itself(tracer: trace.Tracer) -> None:
+    """A span that began without a visitor is the task's from then on; as work, it is around the task."""
+    pipeline = eventflows.running.current()
+    assert pipeline is not None
+    with tracer.start_as_current_span("root") as span:
+        task = UnitOfWork(scope_of(span))
+        visiting = Visiting(Visitor(dict, task))
+        assert scope_of(span).unit.outer is None
+        purchase()
+        visiting.end()
+        assert task.ended
+        assert pipeline.waiting == 1
+    assert counts() == (1, {})
 
 
 def test_without_any_span_or_request_there_is_nothing_to_wait_for(tracer: trace.Tracer) -> None:

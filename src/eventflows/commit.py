@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from enum import Enum
+from typing import Any, Protocol
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
@@ -20,32 +21,44 @@ from .lifecycle import still_at_fork
 from .sealing import Event
 
 DEFAULT_TIMEOUT = 300.0
-_keeping = threading.RLock()  # re-entrant, since a signal handler may record a conversion; held for an assignment only
-still_at_fork(_keeping)
+keeping = threading.RLock()  # re-entrant, since a signal handler may record a conversion; held for an assignment only
+still_at_fork(keeping)
+
+
+class Within(Protocol):
+    """What work may be a part of: a span's scope, or a visitor. Its unit may be made when asked for, as most never are."""
+
+    @property
+    def unit(self) -> UnitOfWork | None: ...
 
 
 class UnitOfWork:
     """Work that succeeds or fails as a whole.
 
+    Args:
+        within: What it is a part of, if anything.
+
     Attributes:
-        outer: The unit that this one is a part of, if any.
-        owner: The context of the span that it is, compared by identity; None for a request.
         failed: Whether it is known to have failed; may become true at any time before the end.
     """
 
-    __slots__ = ("_held", "_span", "ended", "failed", "outer", "owner")
+    __slots__ = ("_held", "_span", "_within", "ended", "failed")
 
-    def __init__(self, owner: object = None, outer: UnitOfWork | None = None) -> None:
-        self.owner = owner
-        self.outer = outer
+    def __init__(self, within: Within | None = None) -> None:
+        self._within = within
         self.failed = False
         self.ended = False
         self._held: dict[object, Ticket] | None = None  # most work records no conversion
         self._span: ReadableSpan | None = None
 
+    @property
+    def outer(self) -> UnitOfWork | None:
+        """The unit that this one is a part of, if any."""
+        return self._within.unit if self._within is not None else None
+
     def keep(self, ticket: Ticket) -> None:
         """Have the ticket told of the end; at once where that has been already."""
-        with _keeping:
+        with keeping:
             if self._held is None:
                 self._held = {}
             again = self._held.setdefault(ticket.key, ticket) is not ticket
@@ -66,17 +79,18 @@ class UnitOfWork:
             self._tell()
 
     def _tell(self) -> None:
-        with _keeping:
+        with keeping:
             held, self._held = self._held, None
         if held is None:
             return
         if self._span is not None and _has_failed(self._span):
             self.failed = True
+        outer = self.outer
         for ticket in held.values():
             if self.failed:
                 ticket.settle(Fate.FAILED)
-            elif self.outer is not None:
-                self.outer.keep(ticket)
+            elif outer is not None:
+                outer.keep(ticket)
             else:
                 ticket.settle(Fate.DELIVER)
 
@@ -100,10 +114,9 @@ SCOPE = "_eventflows_scope"
 """The attribute of a span object that says what the span is a part of (`eventflows.context.Scope`)."""
 
 
-def unit_of(span: object) -> UnitOfWork | None:
-    """The unit of work that a local span is a part of, where it is known."""
-    unit = getattr(getattr(span, SCOPE, None), "unit", None)
-    return unit if isinstance(unit, UnitOfWork) else None
+def scope_of(span: object) -> Any:
+    """What a span is a part of (an `eventflows.context.Scope`), where its start was seen; else None."""
+    return getattr(span, SCOPE, None)
 
 
 class Fate(Enum):

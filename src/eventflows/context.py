@@ -14,10 +14,11 @@ from typing import Any
 
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, get_current
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from . import semconv as sc
-from .commit import SCOPE, STATUS_CODES, UnitOfWork, is_server_error
+from .commit import SCOPE, STATUS_CODES, UnitOfWork, is_server_error, keeping, scope_of
 from .cookies import clicks_of_cookies, clicks_of_query
 from .errors import Unusable
 from .proxies import client_address
@@ -25,6 +26,7 @@ from .request import READERS
 from .values import click_id, header
 from .visitor import Visitor, current_settings, current_visitor
 
+_INTERNAL, _SERVER = SpanKind.INTERNAL, SpanKind.SERVER
 _METHODS = frozenset({"http.request.method", "http.method"})
 _PEERS = ("client.address", "http.client_ip", "net.peer.ip", "net.sock.peer.addr", "network.peer.address")
 _OTHERS: Mapping[str, tuple[str, ...]] = {
@@ -52,64 +54,91 @@ class Scope:
     """What a span is a part of.
 
     Attributes:
-        unit: The local root span, as a unit of work.
+        owner: The context of the span that it begins with, compared by identity.
+        root: The scope of the local root span; None is this one.
         server: The enclosing HTTP server span, or the attributes it started with where it is not recorded.
         visitor: Whose request was being answered when the span started.
         mixed: Conversions were recorded on behalf of other visitors meanwhile; which those were cannot be told afterwards.
+        ended: Whether the local root span has: False until then, then the span as it ended, or True where it is not recorded.
     """
 
-    __slots__ = ("mixed", "server", "unit", "visitor")
+    __slots__ = ("_unit", "ended", "mixed", "owner", "root", "server", "visitor")
 
-    def __init__(self, unit: UnitOfWork, server: Any = None, visitor: Visitor | None = None) -> None:
-        self.unit = unit
+    def __init__(
+        self, owner: trace.SpanContext, server: Any = None, visitor: Visitor | None = None, root: Scope | None = None
+    ) -> None:
+        self.owner = owner
         self.server = server
         self.visitor = visitor
         self.mixed = False
+        self.ended: ReadableSpan | bool = False
+        self.root = root
+        self._unit: UnitOfWork | None = None  # most spans are over without a conversion
+
+    @property
+    def unit(self) -> UnitOfWork:
+        """The local root span, as a unit of work."""
+        if self.root is not None:
+            return self.root.unit
+        unit = self._unit
+        if unit is None:
+            made = UnitOfWork(self.visitor)
+            with keeping:
+                if self._unit is None:  # no call between this and the next line, so that no signal handler is either
+                    self._unit = made
+                unit = self._unit
+            if self.ended:  # looked at last, as `end` looks for the unit last: one of the two sees the other
+                unit.end(None if self.ended is True else self.ended)
+        return unit
+
+    def comes_to(self, visitor: Visitor) -> None:
+        """From here on it is this visitor's, unless it is another's. The work began before, and is no part of theirs."""
+        if self.visitor is None:
+            _ = self.unit
+            self.visitor = visitor
+
+    def end(self, span: ReadableSpan | None = None) -> None:
+        """The span that it began with has ended.
+
+        Args:
+            span: The copy that `on_end` gets of a recorded one.
+        """
+        if self.server is not None and span is not None:
+            self.server = span  # which knows no scope: a span and its scope are a circle, left to the garbage collector
+        if self.root is None:
+            self.ended = True if span is None else span
+            if self._unit is not None:
+                self._unit.end(span)
 
 
-def scope_of(span: object) -> Scope | None:
-    """What a span is a part of, where its start was seen."""
-    return getattr(span, SCOPE, None)
+def is_server(kind: SpanKind | None, attributes: Mapping[str, Any] | None) -> bool:
+    """Whether a span that starts so is of an HTTP request that is answered here."""
+    if kind is not _INTERNAL:
+        return kind is _SERVER
+    return bool(attributes) and not _METHODS.isdisjoint(attributes or ())
 
 
-def follow(span: Any, parent: Any, kind: SpanKind | None, server: Any, attributes: Mapping[str, Any] | None) -> Scope:
+def follow(span: Any, context: trace.SpanContext, parent: Any, server: Any) -> Scope:
     """Remember what a span that has just started is a part of.
 
     Args:
-        parent: The span that was current in its context.
-        server: What to keep of it should it be an HTTP server span: itself, or its attributes.
-        attributes: Those it started with.
+        context: The span's own.
+        parent: The span that was current in its context, if any.
+        server: What to keep of it where it is an HTTP server span: itself, or its attributes; else None.
     """
-    known: Scope | None = getattr(span, SCOPE, None)
-    if known is not None:
-        return known
-    around: Scope | None = getattr(parent, SCOPE, None)
-    is_server = kind is SpanKind.SERVER or (
-        kind is SpanKind.INTERNAL and bool(attributes) and not _METHODS.isdisjoint(attributes or ())
-    )
-    if around is None:
-        visitor = current_visitor()
-        outer = visitor.unit if visitor is not None else None
-        around = Scope(UnitOfWork(span.get_span_context(), outer), server if is_server else None, visitor)
-    elif is_server:
-        around = Scope(around.unit, server, current_visitor() or around.visitor)
+    scope: Scope | None = getattr(span, SCOPE, None)
+    if scope is not None:
+        return scope
+    scope = getattr(parent, SCOPE, None)
+    if scope is None:
+        scope = Scope(context, server, current_visitor())
+    elif server is not None:
+        scope = Scope(context, server, current_visitor() or scope.visitor, scope.root or scope)
     try:
-        setattr(span, SCOPE, around)
+        setattr(span, SCOPE, scope)
     except AttributeError:
         """A span of another make, which lets nothing be put on it."""
-    return around
-
-
-def ended(scope: Scope, span: Any) -> None:
-    """A recorded span has ended; where it is the local root, so has its unit of work.
-
-    Args:
-        span: The copy that `on_end` gets.
-    """
-    if scope.unit.owner is span.context:
-        scope.unit.end(span)
-    if getattr(scope.server, "context", None) is span.context:
-        scope.server = span  # which knows no scope: a span and its scope are a circle, left to the garbage collector
+    return scope
 
 
 # The exception that leaves a span's `with` block makes `use_span` set the status, but only of a span that is recorded.
@@ -140,13 +169,14 @@ class UnsampledRoot(trace.NonRecordingSpan):
 
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
         scope = scope_of(self)
-        if scope is None or scope.unit.ended or scope.unit.owner is not self.get_span_context():
+        if scope is None or scope.ended or scope.owner is not self.get_span_context():
             return
         leaves_with = sys.exc_info()[1] if sys._getframe(1).f_code is _USE_SPAN else None
         if self._status_on_exception and isinstance(leaves_with, Exception) and leaves_with is not self._handled:
             self.set_status(StatusCode.ERROR)
-        scope.unit.failed = scope.unit.failed or self._status is StatusCode.ERROR
-        scope.unit.end()
+        if self._status is StatusCode.ERROR:
+            scope.unit.failed = True
+        scope.end()
 
 
 def follow_unsampled(
@@ -161,11 +191,12 @@ def follow_unsampled(
     Returns:
         The span to use in its place.
     """
-    if not span.get_span_context().is_valid:  # a disabled tracer's
+    own = span.get_span_context()
+    if not own.is_valid:  # a disabled tracer's
         return span
     if scope_of(parent) is None:
-        span = UnsampledRoot(span.get_span_context(), status_on_exception)
-    follow(span, parent, kind, attributes or {}, attributes)
+        span = UnsampledRoot(own, status_on_exception)
+    follow(span, own, parent, (attributes or {}) if is_server(kind, attributes) else None)
     return span
 
 

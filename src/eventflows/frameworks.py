@@ -8,7 +8,7 @@ from typing import Any
 
 from opentelemetry.trace import get_current_span
 
-from .commit import UnitOfWork, unit_of
+from .commit import UnitOfWork, scope_of
 from .context import around, visitor_snapshot
 from .log import Notices
 from .patching import Patches
@@ -59,7 +59,7 @@ def _connect(signals: ModuleType) -> Callable[[], None]:
         request = getattr(task, "request", None)
         carried = getattr(request, _HEADER, None) or (getattr(request, "headers", None) or {}).get(_HEADER)
         above = current_visitor()  # of a task that runs eagerly, in the request itself
-        unit = UnitOfWork(None, above.unit if above is not None and above.unit else unit_of(get_current_span()))
+        unit = UnitOfWork(above if above is not None and above.unit else scope_of(get_current_span()))
         if carried is None and above is not None:
             visitor = Visitor(lambda: above.attributes, unit, explicit=above.explicit)
         else:

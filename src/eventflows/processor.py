@@ -15,11 +15,11 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadW
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import get_current_span
+from opentelemetry.trace import SpanKind, get_current_span
 
 from . import config
 from .capture import names_a_person
-from .context import Scope, around, around_ended, ended, follow
+from .context import Scope, around, around_ended, follow, is_server
 from .log import Notices, logger
 from .pipeline import Pipeline
 from .running import current, shared
@@ -123,8 +123,11 @@ class EventFlowsSpanProcessor(Indifferent):
         if parent_context is not None and OF_DELIVERY in parent_context:
             return
         try:
-            scope = follow(span, get_current_span(parent_context), span.kind, span, span.attributes)
-            self._running[span.context.span_id] = scope
+            parent = get_current_span(parent_context) if span.parent is not None else None
+            kind = span.kind
+            server = span if kind is SpanKind.SERVER or is_server(kind, span.attributes) else None
+            context = span.context
+            self._running[context.span_id] = follow(span, context, parent, server)
             if len(self._running) > _MAX_RUNNING:  # spans that nobody ends must not fill the memory
                 self._running.pop(next(iter(self._running)), None)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
@@ -135,11 +138,12 @@ class EventFlowsSpanProcessor(Indifferent):
             )
 
     def on_end(self, span: ReadableSpan) -> None:
-        scope = self._running.pop(span.context.span_id, None) if span.context is not None else None
+        context = span.context
+        scope = self._running.pop(context.span_id, None) if context is not None else None
         if has_events(span):
             _record_span(self._pipeline, span, scope)
-        if scope is not None:
-            ended(scope, span)
+        if scope is not None and scope.owner is context:
+            scope.end(span)
 
     def shutdown(self) -> None:
         self._pipeline.release(self)

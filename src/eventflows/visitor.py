@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from opentelemetry import context as otel_context
+from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
 
-from .commit import SCOPE, UnitOfWork, unit_of
+from .commit import UnitOfWork, scope_of
 from .lifespan import ASGIApp, Message, Receive, Send, answer_lifespan
 from .log import Notices
 from .proxies import Network, networks
-from .request import attributes_of, head_of_environ, head_of_scope, of_environ, of_scope, read_attributes
+from .request import RequestHead, attributes_of, head_of_environ, head_of_scope, of_environ, of_scope, read_attributes
 
 REQUEST_KEY = "eventflows.visitor"
 """Where a WSGI environ or ASGI scope carries its visitor."""
@@ -100,7 +102,7 @@ def current_visitor(context: otel_context.Context | None = None) -> Visitor | No
     Args:
         context: None is the current one.
     """
-    carried = otel_context.get_value(_OTEL_KEY, context)
+    carried = (get_current() if context is None else context).get(_OTEL_KEY)
     return carried if isinstance(carried, Visitor) else _of_request.get()
 
 
@@ -113,15 +115,13 @@ class Visiting:
 
     def __init__(self, visitor: Visitor) -> None:
         self._visitor = visitor
-        if (scope := getattr(get_current_span(), SCOPE, None)) is not None and scope.visitor is None:
-            scope.visitor = visitor
+        if (scope := scope_of(get_current_span())) is not None:
+            scope.comes_to(visitor)
         self._token = _of_request.set(visitor)
 
     def end(self) -> None:
         """Leave, and end the visitor's unit of work."""
-        _leave(self._token)
-        if self._visitor.unit is not None:
-            _answered(self._visitor.unit)
+        _leave(self._token, self._visitor.unit)
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def visitor_context(snapshot: Mapping[str, Any] | None) -> Iterator[None]:
     known = read_attributes(snapshot)
     above = current_visitor()
     visitor = Visitor(lambda: known, above.unit if above is not None else None, explicit=True)
-    if (scope := getattr(get_current_span(), SCOPE, None)) is not None:
+    if (scope := scope_of(get_current_span())) is not None:
         scope.mixed = True
     token = _of_request.set(visitor)
     otel_token = otel_context.attach(otel_context.set_value(_OTEL_KEY, visitor))
@@ -164,22 +164,30 @@ def _networks(given: Iterable[str] | None) -> tuple[Network, ...] | None:
     return None if given is None else networks(given)
 
 
-def _trusted(given: Sequence[Network] | None) -> Sequence[Network]:
-    return _settings.trusted_proxies if given is None else given
+def _sent_by(
+    head_of: Callable[[tuple[Any, ...]], RequestHead], taken: tuple[Any, ...], trusted: Sequence[Network] | None
+) -> dict[str, Any]:
+    """Whose request it is; None for the trusted proxies takes those of the running pipeline."""
+    return attributes_of(head_of(taken), _settings.trusted_proxies if trusted is None else trusted)
 
 
-def _leave(token: Token[Visitor | None]) -> None:
+def _around() -> Any:
+    """The scope of the current span, if any: what a request that begins now is a part of."""
+    context = get_current()
+    return scope_of(get_current_span(context)) if context else None
+
+
+def _leave(token: Token[Visitor | None], unit: UnitOfWork | None = None) -> None:
+    """Conversions are no longer this visitor's, and their unit of work is over."""
     try:
         _of_request.reset(token)
     except (ValueError, RuntimeError):
         """It ends in another context than it began in, or ended before."""
-
-
-def _answered(unit: UnitOfWork) -> None:
-    # A span around a failed request failed as well, but no sampler tells it so.
-    if unit.failed and unit.outer is not None:
-        unit.outer.failed = True
-    unit.end()
+    if unit is not None:
+        # A span around a failed request failed as well, but no sampler tells it so.
+        if unit.failed and (outer := unit.outer) is not None:
+            outer.failed = True
+        unit.end()
 
 
 # --- WSGI
@@ -216,20 +224,20 @@ def answer_wsgi(
     """Have the app answer a request, with its visitor kept meanwhile."""
     if REQUEST_KEY in environ:
         return app(environ, start_response)
-    unit = UnitOfWork(None, unit_of(get_current_span()))
-    taken = of_environ(environ)
-    visitor = Visitor(lambda: attributes_of(head_of_environ(taken), _trusted(trusted)), unit)
+    unit = UnitOfWork(_around())
+    visitor = Visitor(partial(_sent_by, head_of_environ, of_environ(environ), trusted), unit)
     environ[REQUEST_KEY] = visitor
-    answer = _Answer(unit, start_response, _of_request.set(visitor))
+    token = _of_request.set(visitor)
+    answer = _Answer(unit, start_response, token)
     try:
         body = app(environ, answer.start)
     except BaseException as problem:
         unit.failed = unit.failed or isinstance(problem, Exception)
-        answer.end()
+        _leave(token, unit)
         raise
     file_wrapper = environ.get("wsgi.file_wrapper")  # a class, or with uWSGI a function
     if isinstance(body, (list, tuple)) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
-        answer.end()
+        _leave(token, unit)
         return body
     answer.body = body
     return answer
@@ -242,12 +250,12 @@ class _Answer:
     """
 
     __slots__ = ("_start_response", "_token", "_unit", "body")
+    body: Iterable[bytes]
 
     def __init__(self, unit: UnitOfWork, start_response: Callable[..., Any], token: Token[Visitor | None]) -> None:
         self._unit = unit
         self._start_response = start_response
         self._token = token
-        self.body: Iterable[bytes] = ()
 
     def start(self, status: str, *args: Any) -> Any:
         self._unit.failed = status.startswith("5")
@@ -269,16 +277,12 @@ class _Answer:
             self._unit.failed = True
             raise
         finally:
-            self.end()
-
-    def end(self) -> None:
-        _leave(self._token)
-        _answered(self._unit)
+            _leave(self._token, self._unit)
 
     def __del__(self) -> None:
         # Not every server closes a body that it has sent: Starlette's `WSGIMiddleware` does not.
         if not self._unit.ended:
-            self.end()
+            _leave(self._token, self._unit)
 
 
 # --- ASGI
@@ -314,9 +318,8 @@ async def answer_asgi(
         await app(scope, receive, send)
         return
     # A WebSocket lasts too long to be a unit of work.
-    unit = UnitOfWork(None, unit_of(get_current_span())) if scope["type"] == "http" else None
-    taken = of_scope(scope)
-    visitor = Visitor(lambda: attributes_of(head_of_scope(taken), _trusted(trusted)), unit)
+    unit = UnitOfWork(_around()) if scope["type"] == "http" else None
+    visitor = Visitor(partial(_sent_by, head_of_scope, of_scope(scope), trusted), unit)
     scope[REQUEST_KEY] = visitor
     token = _of_request.set(visitor)
 
@@ -332,6 +335,4 @@ async def answer_asgi(
             unit.failed = True
         raise
     finally:
-        _leave(token)
-        if unit is not None:
-            _answered(unit)
+        _leave(token, unit)
