@@ -273,8 +273,12 @@ def growth(results: dict[str, Any]) -> str:
             label = "{:,.0%}" if name == "queue" else "{:,.0f}"
             parts.append(table(head, [[label.format(x), number(y)] for x, y in shown]))
             if name == "journal":
-                for size, cost in sample["delivered"]:
-                    parts.append(f"Delivered from a journal of {size:,.0f} MB: {number(cost)} µs of CPU per event.")
+                for (size, cost), where in zip(
+                    sample["delivered"], ("in memory as well", "read from the disk"), strict=True
+                ):
+                    parts.append(
+                        f"Delivered from a journal of {size:,.0f} MB, {where}: {number(cost)} µs of CPU per event."
+                    )
                 parts.append(
                     f"On disk: {sample['waiting']:,.0f} bytes per waiting event, {sample['done']:,.0f} per delivered."
                 )
