@@ -62,7 +62,7 @@ LAYERS = [
     {"telemetry"},
     {"backlog", "outbox", "outcomes", "reader", "storage", "direct"},
     {"lane", "credentials"},
-    {"lanes"},
+    {"lanes", "offering"},
     {"config"},
     {"pipeline"},
     {"running"},

@@ -384,14 +384,14 @@ def test_a_conversion_recorded_in_a_signal_handler_never_deadlocks(sandbox: Sand
 
 def test_an_event_that_cannot_be_read_costs_only_itself(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is wrong with it or with us; and it is counted."""
-    read = eventflows.pipeline.conversion_of
+    read = eventflows.offering.conversion_of
 
     def failing(event: Event, country: str | None) -> Conversion:
         if event.id == "bad":
             raise KeyError("inside")
         return read(event, country)
 
-    monkeypatch.setattr("eventflows.pipeline.conversion_of", failing)
+    monkeypatch.setattr("eventflows.offering.conversion_of", failing)
     pipeline = meta_only(sandbox)
     for event_id in ("good", "bad", "better"):
         pipeline.record("Lead", {**LEAD, "event_id": event_id})

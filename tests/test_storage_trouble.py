@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import eventflows
 from eventflows import backlog as backlog_module
 from eventflows import journal, storage
-from eventflows import pipeline as pipeline_module
+from eventflows import offering as offering_module
 from eventflows.backlog import Backlog
 from eventflows.capture import conversion_of
 from eventflows.conversion import Conversion, EventType
@@ -177,7 +177,7 @@ def test_what_nobody_can_read_is_counted_as_that(
             raise OverflowError
         return conversion_of(event, country)
 
-    for module in (backlog_module, pipeline_module):
+    for module in (backlog_module, offering_module):
         monkeypatch.setattr(module, "conversion_of", failing)
     pipeline = start(sandbox.url, tmp_path)
     record("good", "bad")

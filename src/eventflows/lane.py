@@ -21,7 +21,7 @@ from .conversion import Conversion
 from .delivery import Settled, outdated, requests_of, unsettled
 from .journal import Journal
 from .log import FULL, LEFT, UNREADABLE, Notices, logger, tell_held, tell_lost, tell_trouble
-from .mapping import Entry, NotSent, Source, count_match_keys, encode
+from .mapping import Entry, NotSent, Sorted, Source, count_match_keys, encode, internal_error, sort
 from .model import LaneSettings
 from .outbox import RECOVERED, Hooks, Outbox
 from .outcomes import Outcomes
@@ -112,54 +112,66 @@ class Lane:
                 return NotSent("filtered", reason)
             return encode(provider, conversion, now, source, given) if self._room() > 0 else None
         except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others, nor the thread
-            return NotSent("dropped", f"internal error ({type(problem).__name__})")
+            return internal_error(problem)
 
     def offer(
         self, sources: Sequence[Source], written: Sequence[Entry | NotSent | None], *, loaded: bool = False
     ) -> None:
-        """Count conversions in, queue the entries that `written` made of them, and settle the others.
+        """Count conversions in, queue the entries that `written` made of them, and settle the others. Never raises.
 
         Where the queue is full they stay on disk, or are dropped.
 
         Args:
             loaded: They come from a journal: some are counted already, and some may be in memory.
         """
-        admitted: list[Entry] = []
-        not_sent: dict[NotSent, list[Source]] = {}
-        turned_away = 0
         with self._changed:
-            ledger, room = self._ledger, self._room()
-            for source, result in zip(sources, written, strict=True):
-                if loaded and self._backlog.knows(source):
-                    continue
-                if loaded and source.journal is not None and source.seq > source.journal.found_through:
-                    self._pending -= 1  # counted when there was no room for it
-                    self._journaled -= 1
-                else:
-                    ledger.captured[source.kind] += 1
-                if isinstance(result, NotSent):
-                    not_sent.setdefault(result, []).append(source)
-                    continue
-                if result is not None and room > 0:
-                    room -= 1
-                    admitted.append(result)
-                else:
-                    reason = AFTER_SHUTDOWN if self._closed else QUEUE_FULL
-                    turned_away += self._turn_away(source.kind, source.journal, source.seq, reason)
+            if loaded:
+                found = [one for one in zip(sources, written, strict=True) if not self._backlog.knows(one[0])]
+                sources, written = [source for source, _ in found], [result for _, result in found]
+            try:
+                (admitted, not_sent, no_room), match_keys = self._sorted(sources, written)
+            except Exception as problem:  # noqa: BLE001 reason: one lane must not cost the others their events
+                (admitted, not_sent, no_room), match_keys = self._sorted(
+                    sources, [internal_error(problem)] * len(sources)
+                )
+            ledger = self._ledger
+            self._count_in(sources, loaded)
+            full = AFTER_SHUTDOWN if self._closed else QUEUE_FULL
+            turned_away = sum([self._turn_away(one.kind, one.journal, one.seq, full) for one in no_room])
             for outcome, some in not_sent.items():
                 ledger.settle_all(*outcome, (source.kind for source in some))
                 ledger.handed_over += len(some) if outcome.status != "filtered" else 0
             if self._telemetry is not None:
-                traits = (entry.source.traits for entry in admitted)
                 ledger.mapped += len(admitted)
-                ledger.match_keys.update(count_match_keys(traits, self.provider.MATCH_KEYS))
-            batcher = self._admit(admitted) if admitted else None
-        if batcher is not None:
+                ledger.match_keys.update(match_keys)
+            self._admit(admitted)
+            batcher = self._batcher
+        if admitted and batcher is not None:
             batcher.emit_all(admitted)
         for outcome, some in not_sent.items():
             self._outcomes.write(some, *outcome)
             tell_lost(self._notices, self.provider.name, *outcome, len(some))
         self._say_full(turned_away)
+
+    def _sorted(
+        self, sources: Sequence[Source], written: Sequence[Entry | NotSent | None]
+    ) -> tuple[Sorted, Mapping[str, int]]:
+        """All of taking conversions in that may fail, before any of them is counted; with the lock held."""
+        found = sort(sources, written, self._room())
+        if found.admitted and self._batcher is None:
+            self._start()
+        if self._telemetry is None:
+            return found, {}
+        return found, count_match_keys((entry.source.traits for entry in found.admitted), self.provider.MATCH_KEYS)
+
+    def _count_in(self, sources: Sequence[Source], loaded: bool) -> None:
+        """Count conversions as captured, but for those from a journal that were counted when there was no room for them."""
+        if loaded:
+            new = [one for one in sources if one.journal is None or one.seq <= one.journal.found_through]
+            self._pending -= len(sources) - len(new)
+            self._journaled -= len(sources) - len(new)
+            sources = new
+        self._ledger.captured.update(map(_KIND, sources))
 
     def turn_away(self, kind: str, journal: Journal | None, seq: int, reason: str = QUEUE_FULL) -> None:
         """Count an event in for which there was no room, or no time, before it could be read."""
@@ -186,7 +198,7 @@ class Lane:
         if dropped:
             self._notices.warn("full", FULL, self.provider.name, self.given.queue.queue_size, count=dropped)
 
-    def _admit(self, entries: Sequence[Entry]) -> Batcher | InlineBatcher:
+    def _admit(self, entries: Sequence[Entry]) -> None:
         """Count entries as in memory; with the lock held."""
         self._pending += len(entries)
         self._in_memory += len(entries)
@@ -194,9 +206,8 @@ class Lane:
             if entry.source.journal is not None:
                 self._journaled += 1
                 self._backlog.hold(entry.source)
-        return self._batcher or self._start()
 
-    def _start(self) -> Batcher | InlineBatcher:
+    def _start(self) -> None:
         self._open()
         self._batcher = start_batcher(
             self._export,
@@ -204,7 +215,6 @@ class Lane:
             batch_size=self._batch_size,
             flush_interval=self.given.queue.flush_interval,
         )
-        return self._batcher
 
     @property
     def _batch_size(self) -> int:
@@ -394,7 +404,7 @@ class Lane:
                 self._pending -= len(counted)
                 self._in_memory -= len(counted)
                 self._exporting -= len(counted)
-                self._ledger.settle_all(status, reason, map(_KIND, counted))
+                self._ledger.settle_all(status, reason, map(_ENTRY_KIND, counted))
                 if not self._pending:
                     self._changed.notify_all()
                 more = self._backlog.waits and self._in_memory < self.given.queue.queue_size // 2
@@ -405,4 +415,5 @@ class Lane:
                 self._load()
 
 
-_KIND = attrgetter("source.kind")
+_KIND = attrgetter("kind")
+_ENTRY_KIND = attrgetter("source.kind")

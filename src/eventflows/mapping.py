@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -22,8 +22,13 @@ MAX_CLOCK_STEP_NS = DAY_NS
 class NotSent(NamedTuple):
     """A conversion that needs no request: its outcome is known already."""
 
-    status: str  # "filtered", "refused" or "expired"
+    status: str  # "filtered", "refused", "expired" or "dropped"
     reason: str
+
+
+def internal_error(problem: Exception) -> NotSent:
+    """The outcome of what nobody foresaw. The problem's text may hold values of the event."""
+    return NotSent("dropped", f"internal error ({type(problem).__name__})")
 
 
 class Traits(NamedTuple):
@@ -131,6 +136,39 @@ def encode(
         return NotSent("refused", f"not encodable ({type(problem).__name__})")
     source = source or source_of(conversion)
     return tuple.__new__(Entry, (source, content, envelope, repeatable, common, limit, by))
+
+
+class Sorted(NamedTuple):
+    """What was written for a provider, by what is done with it next.
+
+    Attributes:
+        admitted: To be queued.
+        not_sent: Outcome → those that have it.
+        no_room: Those that there is no room for.
+    """
+
+    admitted: list[Entry]
+    not_sent: dict[NotSent, list[Source]]
+    no_room: list[Source]
+
+
+def sort(sources: Sequence[Source], written: Sequence[Entry | NotSent | None], room: int) -> Sorted:
+    """Sort what was written.
+
+    Args:
+        sources: What each is of.
+        written: Entries or outcomes; None where there was no room when it was written.
+        room: How many may be admitted.
+    """
+    found = Sorted([], {}, [])
+    for source, result in zip(sources, written, strict=True):
+        if isinstance(result, NotSent):
+            found.not_sent.setdefault(result, []).append(source)
+        elif result is not None and len(found.admitted) < room:
+            found.admitted.append(result)
+        else:
+            found.no_room.append(source)
+    return found
 
 
 def too_old(provider: Provider, limit: int) -> NotSent:

@@ -7,23 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from . import lifecycle
-from .capture import conversion_of
 from .commit import Fate, UnitOfWork, WaitingRoom
 from .config import Settings, check_unchanged, read_again, settings
 from .context import Surroundings, around
-from .conversion import Conversion
 from .intake import Arrival, Intake
 from .journal import Journal
 from .lane import Lane
 from .lanes import Lanes
 from .log import NOT_CONFIGURED, Notices, logger
-from .mapping import Source, source_of
+from .offering import offer, turn_away
 from .providers.base import Provider
 from .reader import Reader
 from .sealing import Event, Recorded, Tell, record
@@ -223,52 +219,18 @@ class Pipeline:
         if self.is_shut_down:
             self._route([one])
         elif not self._intake.put(one):
-            self._turn_away(list(self.reader.arrivals([one])), QUEUE_FULL)
+            turn_away(self.reader.arrivals([one]), self._lanes.of, QUEUE_FULL)
 
     def _route(self, waiting: Sequence[Arrival | Recorded]) -> None:
         """Read events, and offer each to every lane; on the intake's thread, or on one that flushes."""
-        if self.at_first is not None:
-            told, self.at_first = self.at_first, None
-            told()
-        self._lanes.find_environment()
-        for owed, some in groupby(self.reader.arrivals(waiting), attrgetter("owed")):
-            self._offer(list(some), self._lanes.of(owed))
-
-    def _offer(self, arrivals: Sequence[Arrival], lanes: Sequence[Lane]) -> None:
-        """Read some events, and write them for one lane after the other.
-
-        To change between reading and the lanes for each event takes a third more: the processor's caches then hold the code
-        of none of them.
-        """
-        country, now = self.settings.rules.default_country, time.time_ns()
-        conversions: list[Conversion] = []
-        sources: list[Source] = []
-        for arrival in arrivals:
-            event, journal, seq, _, _ = arrival
-            try:
-                conversion = conversion_of(event, country)
-            except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others of its batch
-                self._turn_away([arrival], f"internal error ({type(problem).__name__})")
-                continue
-            self.reader.leave_out(conversion.left_out)
-            conversions.append(conversion)
-            sources.append(source_of(conversion, journal, seq))
-        for lane in lanes:
-            written = [lane.written(*one, now) for one in zip(conversions, sources, strict=True)]
-            lane.offer(sources, written)
-        self._offered(arrivals)
-
-    def _turn_away(self, arrivals: Sequence[Arrival], reason: str) -> None:
-        for event, journal, seq, owed, _ in arrivals:
-            for lane in self._lanes.of(owed):
-                lane.turn_away(event.type.value, journal, seq, reason)
-        self._offered(arrivals)
-
-    @staticmethod
-    def _offered(arrivals: Sequence[Arrival]) -> None:
-        for _, journal, seq, _, _ in arrivals:
-            if journal is not None:
-                journal.offered(seq)
+        try:
+            if self.at_first is not None:
+                told, self.at_first = self.at_first, None
+                told()
+            self._lanes.find_environment()
+        except Exception as problem:  # noqa: BLE001 reason: what is asked of others' providers must not cost the events
+            self._notices.warn("first", "the app's providers cannot be looked at (%s)", type(problem).__name__)
+        offer(waiting, self.reader, self._lanes.of)
 
     def _lanes_here(self) -> list[Lane]:
         """The lanes of this process, once all that was recorded by now has come to them."""
@@ -390,7 +352,8 @@ class Pipeline:
         for lane in self._lanes:
             lane.close_soon()
         self._intake.close()
-        self._turn_away(left := list(self.reader.arrivals(self._intake.rest())), UNDELIVERED)
+        left = list(self.reader.arrivals(self._intake.rest()))
+        turn_away(left, self._lanes.of, UNDELIVERED)
         for detach in self._routes.values():
             detach()
         self._routes.clear()

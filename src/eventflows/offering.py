@@ -1,0 +1,72 @@
+"""Offering: a portion of what waited in the intake is read, and written for one lane after the other.
+
+An event that cannot be read costs no other event, and a lane that fails costs no other lane.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+from .capture import conversion_of
+from .conversion import Conversion
+from .intake import Arrival
+from .lane import Lane
+from .mapping import Source, internal_error, source_of
+from .reader import Reader
+from .sealing import Recorded
+
+LanesOf = Callable[[str], Sequence[Lane]]
+"""The names of providers, with commas between → their lanes."""
+
+
+def offer(waiting: Iterable[Arrival | Recorded], reader: Reader, lanes_of: LanesOf) -> None:
+    """Read events, and offer each to every lane that it is owed to."""
+    for owed, some in groupby(reader.arrivals(waiting), attrgetter("owed")):
+        _offer(list(some), reader, lanes_of(owed))
+
+
+def _offer(arrivals: Sequence[Arrival], reader: Reader, lanes: Sequence[Lane]) -> None:
+    """Read some events, and write them for one lane after the other.
+
+    To change between reading and the lanes for each event takes a third more: the processor's caches then hold the code
+    of none of them.
+    """
+    country, now = reader.settings.rules.default_country, time.time_ns()
+    conversions: list[Conversion] = []
+    sources: list[Source] = []
+    for arrival in arrivals:
+        event, journal, seq, _, _ = arrival
+        try:
+            conversion = conversion_of(event, country)
+            source = source_of(conversion, journal, seq)
+        except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others of its batch
+            _turn_away(arrival, lanes, internal_error(problem).reason)
+            continue
+        reader.leave_out(conversion.left_out)
+        conversions.append(conversion)
+        sources.append(source)
+    for lane in lanes:
+        lane.offer(sources, [lane.written(*one, now) for one in zip(conversions, sources, strict=True)])
+    _offered(arrivals)
+
+
+def turn_away(arrivals: Iterable[Arrival], lanes_of: LanesOf, reason: str) -> None:
+    """Count events in for which there was no room, or no time, before they could be read."""
+    for arrival in arrivals:
+        _turn_away(arrival, lanes_of(arrival.owed), reason)
+        _offered([arrival])
+
+
+def _turn_away(arrival: Arrival, lanes: Sequence[Lane], reason: str) -> None:
+    event, journal, seq, _, _ = arrival
+    for lane in lanes:
+        lane.turn_away(event.type.value, journal, seq, reason)
+
+
+def _offered(arrivals: Sequence[Arrival]) -> None:
+    for _, journal, seq, _, _ in arrivals:
+        if journal is not None:
+            journal.offered(seq)
