@@ -18,7 +18,7 @@ import pytest
 import requests
 
 import eventflows
-from eventflows import ConfigurationError, ConsoleProvider, MetaProvider, RedditProvider, journal
+from eventflows import ConfigurationError, ConsoleProvider, MetaProvider, RedditProvider, journals
 from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
 from tests.conftest import environment
@@ -321,7 +321,7 @@ def test_the_journal_owes_each_event_to_those_who_were_configured_when_it_was_re
     pipeline.reload()
     pipeline.record("Purchase", purchase(2))
     assert pipeline.force_flush(20_000)
-    told = {one.order_id: dict.fromkeys(one.outcomes) for one in journal.told(tmp_path / "journals")}
+    told = {one.order_id: dict.fromkeys(one.outcomes) for one in journals.told(tmp_path / "journals")}
     assert {order: sorted(names) for order, names in told.items()} == {"1": ["meta"], "2": ["meta/eu", "reddit"]}
     assert orders(sandbox) == {"1": 1, "2": 1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,9 +18,10 @@ from typing import Any
 import pytest
 
 import eventflows
-from eventflows import MetaProvider, journal, storage
+from eventflows import MetaProvider, journal, journals, storage
 from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
+from eventflows.spool import Spool
 from tests.conftest import CANARIES, PERSON, environment, four
 
 from .test_pipeline import FAST, LEAD, adds_up
@@ -55,15 +57,17 @@ def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
 
 def outcomes(folder: Path) -> dict[str, str]:
     """Event id → its outcome at Meta, from the journals."""
-    return {told.id: told.outcomes["meta"][0] for told in journal.told(folder)}
+    return {told.id: told.outcomes["meta"][0] for told in journals.told(folder)}
 
 
 PROGRAM = """
 import os, signal, sys
 import eventflows
-from eventflows import MetaProvider, storage
+from eventflows import MetaProvider, intake, storage
 storage.SCAN_SECONDS = 0.05
 url, folder, first, count, end = sys.argv[1:]
+if end == "kill-at-once":
+    intake.Intake._start = lambda self: None  # before the intake has run
 eventflows.configure([MetaProvider("123", "abc", endpoint=url + "/meta")],
                      sending_queue={"storage": folder, "flush_interval": "50ms"},
                      retry_on_failure={"initial_interval": "20ms", "max_interval": "100ms"})
@@ -71,7 +75,7 @@ tracer = eventflows.get_tracer("app")
 for number in range(int(first), int(first) + int(count)):
     tracer.add_event("Lead", {"user.email": "zoe.canary@example.com", "event_id": f"e{number:05}"})
 print("recorded", flush=True)
-if end == "kill":
+if end.startswith("kill"):
     os.kill(os.getpid(), signal.SIGKILL)
 elif end == "wait":
     sys.stdin.read()
@@ -181,18 +185,31 @@ def test_nothing_raw_is_on_the_disk(tmp_path: Path) -> None:
     assert not [canary for canary in CANARIES if canary.encode() in written]
 
 
+@pytest.mark.parametrize(
+    ("what", "method", "problem"),
+    [
+        (Spool, "write", OSError(errno.ENOSPC, "No space left on device")),
+        (journal.Journal, "take_in", sqlite3.OperationalError("database or disk is full")),
+    ],
+)
 def test_a_disk_that_takes_nothing_degrades_to_memory_loudly_and_recovers(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    what: type,
+    method: str,
+    problem: Exception,
 ) -> None:
     monkeypatch.setattr(storage, "REFUSED_SECONDS", 0.2)
-    append, full = journal.Journal.append, [True]
+    works, full = getattr(what, method), [True]
 
-    def failing(self: Any, *args: Any) -> int:
+    def failing(*given: Any) -> Any:
         if full[0]:
-            raise sqlite3.OperationalError("database or disk is full")
-        return append(self, *args)
+            raise problem
+        return works(*given)
 
-    monkeypatch.setattr(journal.Journal, "append", failing)
+    monkeypatch.setattr(what, method, staticmethod(failing) if what is Spool else failing)
     pipeline = start(sandbox.url, tmp_path)
     record(*(f"m{n}" for n in range(20)))
     assert eventflows.force_flush(5_000)
@@ -203,7 +220,7 @@ def test_a_disk_that_takes_nothing_degrades_to_memory_loudly_and_recovers(
     record("again")
     assert eventflows.force_flush(5_000)
     assert "takes conversions again" in caplog.text
-    assert outcomes(tmp_path) == {"again": "delivered"}
+    assert outcomes(tmp_path)["again"] == "delivered"
 
 
 def test_a_folder_that_cannot_be_made_is_no_reason_to_lose_anything(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -253,7 +270,7 @@ def test_the_history_tells_what_became_of_each_event_at_each_provider(sandbox: S
     tracer.add_event("Purchase", {**LEAD, "order_id": "4712", "conversion.providers": "meta"})
     tracer.add_event("Lead", {**LEAD, "event_id": "old"}, time.time_ns() - 8 * 86_400 * 10**9)
     assert eventflows.force_flush(10_000)
-    told = {one.id: one for one in journal.told(tmp_path)}
+    told = {one.id: one for one in journals.told(tmp_path)}
     first = told["purchase-4711"]
     assert {name: outcome[0] for name, outcome in first.outcomes.items()} == {
         "meta": "delivered", "tiktok": "delivered", "ga4": "filtered", "reddit": "filtered",
@@ -282,7 +299,7 @@ def test_what_a_person_was_erased_from_is_not_sent(sandbox: Sandbox, tmp_path: P
     """Also where it waits in memory at that moment."""
     start(sandbox.url, tmp_path, flush_interval="10m")
     record("a", "b")
-    assert journal.erase(tmp_path, lambda conversion: conversion.id == "a") == 1
+    assert journals.erase(tmp_path, lambda conversion: conversion.id == "a") == 1
     assert eventflows.force_flush(5_000)
     assert arrived(sandbox) == ["b"]
 
@@ -307,7 +324,7 @@ def test_a_forked_child_has_a_journal_of_its_own(sandbox: Sandbox, tmp_path: Pat
     record("after")
     assert eventflows.force_flush(5_000)
     assert arrived(sandbox) == ["after", "child", "parent"]
-    assert len(journal.files(tmp_path)) == 2
+    assert len(journals.files(tmp_path)) == 2
 
 
 def test_without_storage_there_is_no_file(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import eventflows
 from eventflows import backlog as backlog_module
-from eventflows import journal, storage
+from eventflows import journal, journals, storage
 from eventflows import offering as offering_module
 from eventflows.backlog import Backlog
 from eventflows.capture import conversion_of
@@ -26,6 +27,7 @@ from eventflows.mapping import Entry, Source
 from eventflows.processor import EventFlowsSpanProcessor
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import Event
+from eventflows.spool import Line, Spool
 from tests.conftest import environment
 
 from .test_pipeline import LEAD, adds_up
@@ -65,7 +67,8 @@ def test_a_journal_with_damaged_pages_keeps_nobody_from_the_others(
 ) -> None:
     """It is put aside, said so, and those beside it are taken over."""
     run("http://127.0.0.1:9", tmp_path / "one", 0, 300, "kill")
-    (bad,) = journal.files(tmp_path / "one")
+    storage.bring_in(tmp_path / "one")
+    (bad,) = journals.files(tmp_path / "one")
     db = journal.connect(bad)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
@@ -152,7 +155,10 @@ def test_what_finds_no_room_any_more_when_it_was_loaded_is_loaded_again(tmp_path
     """Others took the room between the question for it and the offer."""
     held = storage.create(tmp_path)
     for number in range(4):
-        held.offered(held.append(Event(f"e{number}", EventType.LEAD, "Lead", 1, {}, sealed=True), "meta", 1))
+        event = Event(f"e{number}", EventType.LEAD, "Lead", 1, {}, sealed=True)
+        line = held.spool.line(event, "meta")
+        held.take_in([(event, line)])
+        held.spool.offered(line.seq)
     backlog = Backlog("meta", threading.Condition(threading.RLock()))
     backlog.leave(held, 0)
     loaded: list[list[int]] = []
@@ -209,14 +215,14 @@ def test_what_cannot_be_kept_at_the_end_of_its_work_is_lost_alone(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end is one of a span of the app, or the shutdown."""
-    append = journal.Journal.append
+    line = Spool.line
 
-    def failing(self: journal.Journal, event: Event, owed: str, left: int) -> int:
+    def failing(self: Spool, event: Event, owed: str) -> Line:
         if event.id == "bad":
             raise OverflowError
-        return append(self, event, owed, left)
+        return line(self, event, owed)
 
-    monkeypatch.setattr(journal.Journal, "append", failing)
+    monkeypatch.setattr(Spool, "line", failing)
     pipeline = start(sandbox.url, tmp_path)
     tracer = eventflows.get_tracer("app", tracer_provider=(spans := TracerProvider()))
     spans.add_span_processor(EventFlowsSpanProcessor(pipeline))
@@ -233,7 +239,7 @@ def test_who_is_erased_while_the_event_is_on_disk_only_is_not_waited_for(sandbox
     pipeline = start(sandbox.url, tmp_path, queue_size=2)
     record(*(f"m{number}" for number in range(10)))
     until(lambda: pipeline.stats()["meta"].attempts > 0)
-    assert journal.erase(tmp_path, lambda event: event.id not in ("m0", "m1", "m5")) == 7
+    assert journals.erase(tmp_path, lambda event: event.id not in ("m0", "m1", "m5")) == 7
     sandbox.reset()
     assert eventflows.force_flush(10_000)
     assert arrived(sandbox) == ["m0", "m1", "m5"]
@@ -254,7 +260,7 @@ def test_nobody_waits_while_the_storage_is_searched_for_a_person(sandbox: Sandbo
         seconds.append(time.monotonic() - before)
         return event.id == "hers"
 
-    assert journal.erase(tmp_path, matches) == 1
+    assert journals.erase(tmp_path, matches) == 1
     assert max(seconds) < journal.BUSY_SECONDS / 2
     assert outcomes(tmp_path) == {"meanwhile": "pending"}
 
@@ -286,7 +292,10 @@ def test_a_folder_that_is_removed_is_made_again(
     assert outcomes(folder) == {"after": "delivered"}
 
 
-def test_a_signal_handler_may_record_while_its_thread_writes(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["number", "write"])
+def test_a_signal_handler_may_record_while_its_thread_writes(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     """Both are in the journal, each with a number of its own."""
     start(sandbox.url, tmp_path)
     record("first")
@@ -294,24 +303,36 @@ def test_a_signal_handler_may_record_while_its_thread_writes(sandbox: Sandbox, t
     (held,) = storage_of(eventflows.running.current()).journals()
     within = [True]
 
-    class Interrupted:
-        def __init__(self, real: Any) -> None:
-            self._real = real
+    def interrupt() -> None:
+        if within:
+            within.clear()
+            record("from the handler")
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._real, name)
+    class Numbers:
+        """As the handler may come when the number is taken already."""
 
-        def execute(self, statement: str, values: Any = ()) -> Any:
-            if statement.startswith("INSERT INTO event") and within:
-                within.clear()
-                record("from the handler")
-            return self._real.execute(statement, values)
+        def __next__(self) -> int:
+            number = next(real_numbers)
+            interrupt()
+            return number
 
-    held._writer = Interrupted(held._writer)  # type: ignore[assignment]
+    def write(handle: int, content: bytes) -> int:
+        interrupt()
+        return os_write(handle, content)
+
+    os_write, real_numbers = os.write, held.spool._numbers
+    if where == "number":
+        monkeypatch.setattr(held.spool, "_numbers", Numbers())
+    else:
+        monkeypatch.setattr(os, "write", write)
     record("interrupted")
-    assert {told.id for told in journal.told(tmp_path)} == {"first", "interrupted", "from the handler"}
     assert eventflows.force_flush(5_000)
     assert arrived(sandbox) == ["first", "from the handler", "interrupted"]
+    assert {told.id: told.seq for told in journals.told(tmp_path)}.keys() == {
+        "first",
+        "from the handler",
+        "interrupted",
+    }
 
 
 LATE = """

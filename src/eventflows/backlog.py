@@ -100,7 +100,7 @@ class Backlog:
             self._released_meanwhile = set()
             self._left_meanwhile.clear()
             after = self._after[journal]
-        through = journal.offered_through()  # what comes later is on its way to the lane
+        through = journal.spool.offered_through()  # what comes later is on its way to the lane
         settled = journal.unwritten(self._provider)
         rows = journal.pending(self._provider, after, limit)
         usable = [row for row in rows if row[0] <= through]

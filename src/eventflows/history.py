@@ -12,11 +12,12 @@ from typing import TextIO
 
 from opentelemetry.sdk.resources import Resource
 
-from . import direct, journal
+from . import direct, journals
 from .capture import conversion_of
 from .config import Settings
 from .errors import ConfigurationError
-from .journal import DEAD, Told
+from .journal import DEAD
+from .journals import Told
 from .mapping import Entry, NotSent, encode, source_of
 from .pii import seal_all
 from .providers.base import Provider
@@ -50,7 +51,7 @@ def dead_letters(folder: Path, provider: str | None = None, reason: str = "") ->
     Args:
         reason: Only those whose reason holds this text.
     """
-    for told in journal.told(folder, "body IS NOT NULL AND EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = e.seq)"):
+    for told in journals.told(folder, "body IS NOT NULL AND EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = e.seq)"):
         for name, (status, why, settled_at, attempts) in told.outcomes.items():
             if status in DEAD and provider in (None, name) and reason in why:
                 yield DeadLetter(told, name, status, why, settled_at, attempts)
@@ -58,7 +59,7 @@ def dead_letters(folder: Path, provider: str | None = None, reason: str = "") ->
 
 def find(folder: Path, wanted: str) -> list[Told]:
     """The events with this conversion id or order id."""
-    return list(journal.told(folder, "e.id = ? OR e.order_id = ?", (wanted, wanted)))
+    return list(journals.told(folder, "e.id = ? OR e.order_id = ?", (wanted, wanted)))
 
 
 # --- sending again
@@ -128,7 +129,7 @@ def _replay(
 
 
 def _write(letter: DeadLetter, status: str, reason: str, attempts: int) -> None:
-    journal.resettle(letter.told.path, letter.told.seq, letter.provider, status, reason, attempts)
+    journals.resettle(letter.told.path, letter.told.seq, letter.provider, status, reason, attempts)
 
 
 # --- comparing with real orders
@@ -165,7 +166,7 @@ def read_orders(source: TextIO, column: str) -> list[str]:
 
 def recorded(folder: Path, since: int = 0) -> Iterator[Told]:
     """All events of a folder that were recorded since this time, in Unix nanoseconds."""
-    return journal.told(folder, "captured_at >= ?", (since,))
+    return journals.told(folder, "captured_at >= ?", (since,))
 
 
 def report(events: Iterable[Told], orders: Sequence[str], provider: str | None = None) -> Report:

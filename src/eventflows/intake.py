@@ -17,6 +17,7 @@ from typing import NamedTuple
 from .journal import Journal
 from .log import logger
 from .sealing import Event, Recorded, Tell
+from .spool import Line
 
 GATHER_SECONDS = 0.05
 """How long the thread lets events gather: waking it for each would cost more than the event."""
@@ -33,6 +34,7 @@ class Arrival(NamedTuple):
         seq: Its number there.
         owed: The names of the providers that were configured when it was recorded, with commas between.
         tell: To be given the event, which then is sealed.
+        line: What is to be taken into the journal yet; None where it is in there, or nowhere.
     """
 
     event: Event
@@ -40,6 +42,7 @@ class Arrival(NamedTuple):
     seq: int = 0
     owed: str = ""
     tell: Tell | None = None
+    line: Line | None = None
 
 
 class Intake:

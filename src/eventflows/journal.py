@@ -4,7 +4,8 @@ history of it.
 An event is a row of `event` as long as it owes an outcome to one of the providers in `owed`, and `left` counts those that are
 missing. An outcome is a row of `outcome`. With the last one the event moves to `history`, without its body, unless it was
 refused or has expired somewhere: a dead letter keeps it until the retention is over. The file belongs to the process that holds
-the lock beside it; the lock falls with the process.
+the lock beside it; the lock falls with the process. What was recorded a moment ago is in the spool, until the intake's thread
+brings it in.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from . import spool
 from .lifecycle import still_at_fork
-from .sealing import Event, dump, load
+from .log import Notices
+from .sealing import Event, load
+from .spool import GROWN_BYTES, Line, Spool
 
+SUFFIX = ".journal"
 DEAD = ("refused", "expired", "dropped")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
@@ -38,18 +42,25 @@ CREATE TABLE IF NOT EXISTS outcome (
   seq INTEGER NOT NULL, provider TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, settled_at INTEGER NOT NULL,
   attempts INTEGER NOT NULL, PRIMARY KEY (seq, provider)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spool (through INTEGER NOT NULL);
+INSERT INTO spool SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM spool);
 PRAGMA user_version = 1;
 """
-# Without AUTOINCREMENT and an index, each of which would be one more page to write on the app's thread.
+# Without AUTOINCREMENT and an index, each of which would be one more page to write.
 _INSERT = "INSERT INTO event (seq, id, name, order_id, captured_at, owed, left, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_LAST = "SELECT max(coalesce((SELECT max(seq) FROM event), 0), coalesce((SELECT max(seq) FROM history), 0))"
-_IS_DEAD = (
+_LAST = (
+    "SELECT max((SELECT through FROM spool),"
+    " coalesce((SELECT max(seq) FROM event), 0), coalesce((SELECT max(seq) FROM history), 0))"
+)
+_IS_THERE = "SELECT EXISTS (SELECT 1 FROM event WHERE seq = ?1) OR EXISTS (SELECT 1 FROM history WHERE seq = ?1)"
+IS_DEAD = (
     "EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = {table}.seq AND o.status IN ('refused', 'expired', 'dropped'))"
 )
 _TOGETHER = 500
 """So many events are settled by one statement; SQLite allows 999 parameters at least."""
 BUSY_SECONDS = 5.0
 ORPHAN_SECONDS = 30 * 86_400.0
+_notices = Notices("storage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +83,11 @@ class _Outcomes:
     problem: sqlite3.Error | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What the journal knows of one event.
-
-    Attributes:
-        outcomes: Provider → `(status, reason, unix nanoseconds, attempts)`; a provider that is owed one has `pending`.
-        body: The sealed event as JSON; None once it is delivered everywhere.
-    """
-
-    path: Path
-    seq: int
-    id: str
-    name: str
-    order_id: str | None
-    captured_at: int
-    outcomes: Mapping[str, tuple[str, str, int, int]]
-    body: str | None
-
-
 class Journal:
-    """One journal file, opened for this process.
-
-    Captures and outcomes go through connections of their own, so that an app's thread waits for no batch of outcomes
-    longer than it takes to write it.
+    """One journal file, opened for this process, with what an earlier one left in its spool.
 
     Attributes:
+        spool: Where an event is on disk before it is in here.
         found_through: The number of the last event that was in it already when it was opened.
 
     Raises:
@@ -118,42 +108,51 @@ class Journal:
         self._outcomes: deque[_Outcomes] = deque()
         self._unwritten: dict[str, set[int]] = {}
         self._writer.executescript(_SCHEMA)
-        self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # the app's thread never waits for the disk
+        self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # nobody who delivers waits for the disk
+        self._bring_in()
         (last,) = self._writer.execute(_LAST).fetchone()
-        self.found_through = self._appended = int(last)
-        self._numbers = count(self._appended + 1)
-        self._underway: set[int] = set()
+        self.found_through = int(last)
+        self.spool = Spool(path, self.found_through)
 
-    def append(self, event: Event, owed: str, left: int) -> int:
-        """Keep an event; returns its number.
+    def _bring_in(self) -> None:
+        """Take over what an earlier process left in the spool.
 
-        Args:
-            owed: The names of the providers whose outcomes are to come, with commas between.
-            left: How many they are.
+        An event that is known already is one that it took in before it died.
+        """
+        if not (left := spool.files(self.path)):
+            return
+        with transaction(self._writer) as db:
+            for event, line in spooled(db, self.path):
+                db.execute(_INSERT, row(event, line))
+            last = max((line.seq for path in left for line in spool.lines(path)), default=0)
+            db.execute("UPDATE spool SET through = max(through, ?)", (last,))
+        for path in left:
+            path.unlink(missing_ok=True)
+
+    def take_in(self, kept: Sequence[tuple[Event, Line]]) -> None:
+        """Hold events that are in the spool, or were to be there.
 
         Raises:
-            sqlite3.Error: It cannot be written, as where the disk is full.
+            sqlite3.Error: They cannot be written, as where the disk is full; none of them is held here or in the spool.
         """
-        body, order_id = dump(event), event.order_id
-        known_by = (_whole(event.id), _whole(event.name), None if order_id is None else _whole(order_id))
+        rows, lines = [row(*one) for one in kept], [line for _, line in kept]
         with self._writing:
-            self._appended = seq = next(self._numbers)  # a signal handler may append in here; its number is another
-            self._underway.add(seq)
             try:
-                self._writer.execute(_INSERT, (seq, *known_by, time.time_ns(), owed, left, body))
+                through = self.spool.take(lines)
+                with transaction(self._writer) as db:
+                    db.executemany(_INSERT, rows)
+                    db.execute("UPDATE spool SET through = ?", (through,))
             except BaseException:  # also one that a signal handler raises
-                self._underway.discard(seq)
+                self.spool.give_up(lines)
                 raise
-            return seq
+            self.spool.release(lines)
+            self._renew_spool(GROWN_BYTES)
 
-    def offered(self, seq: int) -> None:
-        """All lanes know of the event that `append` gave this number."""
-        self._underway.discard(seq)
-
-    def offered_through(self) -> int:
-        """Up to this number all lanes know of every event; what comes later may be on its way to them."""
-        with self._writing:
-            return min(self._underway, default=self._appended + 1) - 1
+    def _renew_spool(self, grown: int) -> None:
+        with suppress(OSError):  # then it grows on
+            if self.spool.is_grown(grown):
+                self.spool.renew()
+        self.spool.sweep()
 
     def settle(self, provider: str, rows: Sequence[Row]) -> None:
         """Write outcomes, all or none. One that is there already stays.
@@ -187,7 +186,7 @@ class Journal:
 
     def _write(self, together: Iterable[_Outcomes]) -> None:
         now = time.time_ns()
-        with _transaction(self._writer) as db:
+        with transaction(self._writer) as db:
             for one in together:
                 for first in range(0, len(one.rows), _TOGETHER):
                     _settle(db, one.provider, one.rows[first : first + _TOGETHER], now)
@@ -218,9 +217,9 @@ class Journal:
             return int(self._reader.execute("SELECT count(*) FROM event").fetchone()[0])
 
     def size(self) -> int:
-        """Its bytes on disk."""
+        """Its bytes on disk, with those of the spool."""
         files = (self.path, Path(f"{self.path}-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        return sum(file.stat().st_size for file in files if file.exists()) + spool.size(self.path)
 
     def oldest_age(self) -> float:
         """Seconds since the oldest event without all its outcomes was captured; 0 where there is none."""
@@ -245,14 +244,16 @@ class Journal:
         What still owes an outcome is kept until no platform would take it any more, and is an event of providers that are
         configured no longer.
         """
+        with self._writing:
+            self._renew_spool(1)
         if retention is not None:
             now = time.time_ns()
-            with self._writing, _transaction(self._writer) as db:
+            with self._writing, transaction(self._writer) as db:
                 for table, seconds in (("event", max(retention, ORPHAN_SECONDS)), ("history", retention)):
                     before = now - int(seconds * 1e9)
                     query = f"SELECT seq, captured_at FROM {table} ORDER BY seq LIMIT 1000"  # noqa: S608
                     old = [(seq,) for seq, captured_at in db.execute(query).fetchall() if captured_at < before]
-                    _forget(db, table, old)
+                    forget(db, table, old)
         with self._reading:
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -262,6 +263,7 @@ class Journal:
         To close them, as Python does with what nobody holds, would end the parent's transaction, or wait for a thread that
         the child does not have.
         """
+        self.spool.abandon()
         for connection in (self._writer, self._reader):
             with suppress(ImportError, AttributeError):  # not every Python has it
                 ctypes = importlib.import_module("ctypes")
@@ -273,6 +275,7 @@ class Journal:
             with suppress(sqlite3.Error):
                 self._writer.close()
                 self._reader.close()
+            self.spool.close()
             if self._file_lock is not None:
                 self._file_lock.close()
 
@@ -280,6 +283,26 @@ class Journal:
 def _whole(text: str) -> str:
     """SQLite takes no half of a surrogate pair; a question mark stands for it, as in JSON."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def spooled(db: sqlite3.Connection, path: Path) -> Iterator[tuple[Event, Line]]:
+    """What is in the spool of a journal and not in the journal itself."""
+    (through,) = db.execute("SELECT through FROM spool").fetchone()
+    for file in spool.files(path):
+        for line in spool.lines(file):
+            if line.seq > through and not db.execute(_IS_THERE, (line.seq,)).fetchone()[0]:
+                try:
+                    yield load(line.body), line
+                except ValueError as problem:
+                    _notices.warn(f"{problem}", "{count} events in a spool cannot be read: %s", problem)
+
+
+def row(event: Event, line: Line) -> tuple[Any, ...]:
+    """An event as a row of `event`."""
+    order_id = event.order_id
+    known_by = (_whole(event.id), _whole(event.name), None if order_id is None else _whole(order_id))
+    left = line.owed.count(",") + 1 if line.owed else 0
+    return (line.seq, *known_by, line.captured_at, line.owed, left, line.body.decode("utf-8", "replace"))
 
 
 def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
@@ -293,7 +316,7 @@ def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield db
@@ -320,95 +343,12 @@ def _settle(db: sqlite3.Connection, provider: str, rows: Sequence[Row], now: int
     db.execute(f"UPDATE event SET left = left - 1 WHERE {these}", seqs)  # noqa: S608
     db.execute(
         "INSERT INTO history SELECT seq, id, name, order_id, captured_at, owed,"  # noqa: S608
-        f" CASE WHEN {_IS_DEAD.format(table='event')} THEN body END FROM event WHERE left <= 0 AND {these}",
+        f" CASE WHEN {IS_DEAD.format(table='event')} THEN body END FROM event WHERE left <= 0 AND {these}",
         seqs,
     )
     db.execute(f"DELETE FROM event WHERE left <= 0 AND {these}", seqs)  # noqa: S608
 
 
-def _forget(db: sqlite3.Connection, table: str, seqs: Sequence[tuple[int]]) -> None:
+def forget(db: sqlite3.Connection, table: str, seqs: Sequence[tuple[int]]) -> None:
     db.executemany("DELETE FROM outcome WHERE seq = ?", seqs)
     db.executemany(f"DELETE FROM {table} WHERE seq = ?", seqs)  # noqa: S608 reason: one of two constants
-
-
-SUFFIX = ".journal"
-
-
-# --- reading and mending from outside, as the command line does
-
-
-def files(folder: Path) -> list[Path]:
-    """All journals of a folder."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
-
-
-def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator[Told]:
-    """What the journals of a folder know of the events that meet an SQL condition on `event` (as `e`)."""
-    for path in files(folder):
-        db = connect(path, writable=False)
-        try:
-            columns = "seq, id, name, order_id, captured_at, owed"
-            both = f"SELECT {columns}, body FROM event UNION ALL SELECT {columns}, body FROM history"  # noqa: S608
-            query = f"SELECT * FROM ({both}) AS e WHERE {where} ORDER BY seq"  # noqa: S608 reason: our own constants
-            for seq, event_id, name, order_id, captured_at, owed, body in db.execute(query, tuple(values)):
-                outcomes: dict[str, tuple[str, str, int, int]] = dict.fromkeys(owed.split(","), ("pending", "", 0, 0))
-                for provider, *rest in db.execute(
-                    "SELECT provider, status, reason, settled_at, attempts FROM outcome WHERE seq = ?", (seq,)
-                ):
-                    outcomes[provider] = (rest[0], rest[1], rest[2], rest[3])
-                yield Told(path, seq, event_id, name, order_id, captured_at, outcomes, body)
-        except sqlite3.DatabaseError:
-            continue
-        finally:
-            db.close()
-
-
-def resettle(path: Path, seq: int, provider: str, status: str, reason: str, attempts: int) -> None:
-    """Replace the outcome of a dead letter that was sent again."""
-    db = connect(path)
-    try:
-        with _transaction(db):
-            db.execute(
-                "UPDATE outcome SET status = ?, reason = ?, settled_at = ?, attempts = attempts + ?"
-                " WHERE seq = ? AND provider = ?",
-                (status, reason, time.time_ns(), attempts, seq, provider),
-            )
-            is_dead = _IS_DEAD.format(table="history")
-            db.execute(f"UPDATE history SET body = NULL WHERE seq = ? AND NOT {is_dead}", (seq,))  # noqa: S608
-    finally:
-        db.close()
-
-
-def erase(folder: Path, matches: Callable[[Event], bool]) -> int:
-    """Remove the events of which `matches` is true, with all that is known of them; returns how many."""
-    erased = 0
-    for path in files(folder):
-        db = connect(path)
-        try:
-            query = "SELECT seq, body FROM event UNION ALL SELECT seq, body FROM history WHERE body IS NOT NULL"
-            # Read before the transaction, for which the app's own threads would wait.
-            found = [(seq,) for seq, body in db.execute(query) if matches(load(body))]
-            with _transaction(db):
-                for table in ("event", "history"):  # it may have its outcome by now
-                    _forget(db, table, found)
-            erased += len(found)
-        finally:
-            db.close()
-    return erased
-
-
-def purge(folder: Path, before: int) -> int:
-    """Forget dead letters that were captured before this time (unix nanoseconds); returns how many."""
-    purged = 0
-    for path in files(folder):
-        db = connect(path)
-        try:
-            with _transaction(db):
-                old = db.execute(
-                    "SELECT seq FROM history WHERE body IS NOT NULL AND captured_at < ?", (before,)
-                ).fetchall()
-                _forget(db, "history", old)
-            purged += len(old)
-        finally:
-            db.close()
-    return purged

@@ -16,15 +16,14 @@ from .intake import Arrival
 from .lane import Lane
 from .mapping import Source, internal_error, source_of
 from .reader import Reader
-from .sealing import Recorded
 
 LanesOf = Callable[[str], Sequence[Lane]]
 """The names of providers, with commas between → their lanes."""
 
 
-def offer(waiting: Iterable[Arrival | Recorded], reader: Reader, lanes_of: LanesOf) -> None:
+def offer(arrivals: Iterable[Arrival], reader: Reader, lanes_of: LanesOf) -> None:
     """Read events, and offer each to every lane that it is owed to."""
-    for owed, some in groupby(reader.arrivals(waiting), attrgetter("owed")):
+    for owed, some in groupby(arrivals, attrgetter("owed")):
         _offer(list(some), reader, lanes_of(owed))
 
 
@@ -38,7 +37,7 @@ def _offer(arrivals: Sequence[Arrival], reader: Reader, lanes: Sequence[Lane]) -
     conversions: list[Conversion] = []
     sources: list[Source] = []
     for arrival in arrivals:
-        event, journal, seq, _, _ = arrival
+        event, journal, seq, _, _, _ = arrival
         try:
             conversion = conversion_of(event, country)
             source = source_of(conversion, journal, seq)
@@ -61,12 +60,12 @@ def turn_away(arrivals: Iterable[Arrival], lanes_of: LanesOf, reason: str) -> No
 
 
 def _turn_away(arrival: Arrival, lanes: Sequence[Lane], reason: str) -> None:
-    event, journal, seq, _, _ = arrival
+    event, journal, seq, _, _, _ = arrival
     for lane in lanes:
         lane.turn_away(event.type.value, journal, seq, reason)
 
 
 def _offered(arrivals: Sequence[Arrival]) -> None:
-    for _, journal, seq, _, _ in arrivals:
+    for _, journal, seq, _, _, _ in arrivals:
         if journal is not None:
-            journal.offered(seq)
+            journal.spool.offered(seq)

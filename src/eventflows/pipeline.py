@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,17 +209,24 @@ class Pipeline:
                 tell(event)
             return False
         owed = self._lanes.owed
-        arrival = Arrival(event, owed=owed)
-        if self._storage is not None:
-            arrival = self._storage.keep(event, owed, len(self._lanes.of(owed)))
+        arrival = Arrival(event, owed=owed) if self._storage is None else self._storage.number(event, owed)
         self._put(arrival if tell is None else arrival._replace(tell=tell))
         return True
 
     def _put(self, one: Arrival | Recorded) -> None:
         if self.is_shut_down:
             self._route([one])
-        elif not self._intake.put(one):
-            turn_away(self.reader.arrivals([one]), self._lanes.of, QUEUE_FULL)
+            return
+        queued = self._intake.put(one)
+        if self._storage is not None and isinstance(one, Arrival):
+            self._storage.write(one)  # last, as whatever ends this thread here finds the event in the queue already
+        if not queued:
+            turn_away(self._arrivals([one]), self._lanes.of, QUEUE_FULL)
+
+    def _arrivals(self, waiting: Sequence[Arrival | Recorded]) -> Iterable[Arrival]:
+        """What waited is read, and comes into the journal."""
+        arrivals = self.reader.arrivals(waiting)
+        return arrivals if self._storage is None else self._storage.take_in(arrivals)
 
     def _route(self, waiting: Sequence[Arrival | Recorded]) -> None:
         """Read events, and offer each to every lane; on the intake's thread, or on one that flushes."""
@@ -230,7 +237,7 @@ class Pipeline:
             self._lanes.find_environment()
         except Exception as problem:  # noqa: BLE001 reason: what is asked of others' providers must not cost the events
             self._notices.warn("first", "the app's providers cannot be looked at (%s)", type(problem).__name__)
-        offer(waiting, self.reader, self._lanes.of)
+        offer(self._arrivals(waiting), self.reader, self._lanes.of)
 
     def _lanes_here(self) -> list[Lane]:
         """The lanes of this process, once all that was recorded by now has come to them."""
@@ -352,7 +359,7 @@ class Pipeline:
         for lane in self._lanes:
             lane.close_soon()
         self._intake.close()
-        left = list(self.reader.arrivals(self._intake.rest()))
+        left = list(self._arrivals(self._intake.rest()))
         turn_away(left, self._lanes.of, UNDELIVERED)
         for detach in self._routes.values():
             detach()

@@ -7,16 +7,20 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import IO
 
+from . import spool
 from .intake import Arrival
 from .journal import SUFFIX, Journal, connect
 from .lifecycle import forks_its_workers, give_way, still_at_fork
 from .log import Notices, logger
 from .sealing import Event
+from .spool import Spool
 
 SCAN_SECONDS = 5.0
 TIDY_SECONDS = 60.0
@@ -70,32 +74,60 @@ class Storage:
                 with suppress(RuntimeError):  # the interpreter is shutting down
                     thread.start()
 
-    def keep(self, event: Event, owed: str, left: int) -> Arrival:
-        """Write an event to the journal. Where that is not possible it is in memory only."""
+    def number(self, event: Event, owed: str) -> Arrival:
+        """Have a place for an event, which is to be queued and written then. Where there is none it is in memory only."""
         if self._not_before > time.monotonic():
             return Arrival(event, owed=owed)
         try:
             if self._closed:
-                return self._keep_for_the_next(event, owed, left)
+                return self._keep_for_the_next(event, owed)
             own = self._own or self._open()
-            seq = own.append(event, owed, left)
+            line = own.spool.line(event, owed)
         except (sqlite3.Error, OSError) as problem:
-            self._not_before = time.monotonic() + REFUSED_SECONDS
-            self._lost = True
-            text = "the storage takes nothing (%s): conversions are kept in memory only. Make room, or mend the folder"
-            self._notices.warn("refused", text, str(problem)[:200])
+            self._refused(problem)
             return Arrival(event, owed=owed)
-        if self._lost:
-            self._lost = False
-            self._notices.warn("again", "the storage takes conversions again")
-        return Arrival(event, own, seq, owed)
+        return Arrival(event, own, line.seq, owed, None, line)
 
-    def _keep_for_the_next(self, event: Event, owed: str, left: int) -> Arrival:
+    def write(self, arrival: Arrival) -> None:
+        """Have an event on disk before the app goes on."""
+        if arrival.line is None:
+            return
+        try:
+            Spool.write(arrival.line)
+        except OSError as problem:
+            self._refused(problem)
+        else:
+            if self._lost:
+                self._lost = False
+                self._notices.warn("again", "the storage takes conversions again")
+
+    def take_in(self, arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+        """Bring events into their journals. Those for which that is not possible are in memory only."""
+        for journal, together in groupby(arrivals, attrgetter("journal")):
+            some = list(together)
+            kept = [(one.event, one.line) for one in some if one.line is not None]
+            if journal is not None and kept:
+                try:
+                    journal.take_in(kept)
+                except (sqlite3.Error, OSError) as problem:
+                    self._refused(problem)
+                    some = [Arrival(one.event, owed=one.owed, tell=one.tell) for one in some]
+            yield from some
+
+    def _refused(self, problem: Exception) -> None:
+        self._not_before = time.monotonic() + REFUSED_SECONDS
+        self._lost = True
+        text = "the storage takes nothing (%s): conversions are kept in memory only. Make room, or mend the folder"
+        self._notices.warn("refused", text, str(problem)[:200])
+
+    def _keep_for_the_next(self, event: Event, owed: str) -> Arrival:
         """Write down what is recorded after the end, as by another exit handler, and let go of the journal at once."""
         with self._opening:
             own = take(self._folder) or create(self._folder)
             try:
-                return Arrival(event, own, own.append(event, owed, left), owed)
+                line = own.spool.line(event, owed)
+                own.spool.write(line)
+                return Arrival(event, own, line.seq, owed)
             finally:
                 give_back(own)
 
@@ -238,7 +270,8 @@ def _take(path: Path) -> Journal | None:
         lock.close()
         _held.discard(path)
         _say_why_not(path, problem)
-        return None
+        # What is in the spool of one that was put aside goes into a new one, though some of it may have been delivered already.
+        return _take(path) if not path.exists() and spool.files(path) else None
     return found
 
 
@@ -262,7 +295,9 @@ def _say_why_not(path: Path, problem: sqlite3.Error) -> None:
 
 
 def owes(path: Path) -> bool:
-    """Whether a journal, whoever's it is, holds events that owe an outcome."""
+    """Whether a journal, whoever's it is, holds events that owe an outcome, or may hold some in its spool."""
+    if spool.size(path):
+        return True
     try:
         db = connect(path, writable=False)
         try:
@@ -271,6 +306,12 @@ def owes(path: Path) -> bool:
             db.close()
     except sqlite3.Error:
         return True  # whoever takes it will see
+
+
+def bring_in(folder: Path) -> None:
+    """Have the journals hold what dead processes left in their spools."""
+    while (found := take(folder, lambda path: spool.size(path) > 0)) is not None:
+        give_back(found)
 
 
 def create(folder: Path) -> Journal:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eventflows import journal
+from eventflows import journals
 from eventflows.sandbox import Sandbox
 from tests.conftest import ROOT, environment
 from tests.torture.accounting import arrived
@@ -167,7 +167,7 @@ def test_a_function_that_has_half_a_second_leaves_the_rest_in_the_journal(sandbo
     settled, seconds = done.stdout.split()
     assert settled == "False"
     assert float(seconds) < 2  # not a speed limit: the platforms answer after five
-    assert sum(told.outcomes["meta"][0] == "pending" for told in journal.told(tmp_path)) == 10
+    assert sum(told.outcomes["meta"][0] == "pending" for told in journals.told(tmp_path)) == 10
     sandbox.reset()
     run(f"{START}configure()\nsome('next')\ntime.sleep(0.5)\neventflows.force_flush(20_000)", sandbox, tmp_path)
     assert all_of(sandbox, "slow", "next")

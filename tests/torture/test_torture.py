@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import eventflows
-from eventflows import MetaProvider, RedditProvider, TikTokProvider, journal
+from eventflows import MetaProvider, RedditProvider, TikTokProvider, journals
 from eventflows.conversion import Conversion
 from eventflows.pipeline import Pipeline
 from eventflows.providers.base import Encoded
@@ -272,7 +272,7 @@ def test_kills_at_random_moments(
         one = account(f"kills, {processes} at a time", name, recorded, sandbox, seconds)
         accounts.append(one)
         assert one.lost == 0
-    told = {one.id: one for one in journal.told(tmp_path)}
+    told = {one.id: one for one in journals.told(tmp_path)}
     assert set(recorded) <= set(told)
     assert {outcome[0] for one in told.values() for outcome in one.outcomes.values()} == {"delivered"}
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
-from .. import history, journal
+from .. import history, journals
 from ..checks import seconds
 from ..errors import ConfigurationError
 from ..history import LOST, OUTCOMES, DeadLetter
-from ..journal import Told
+from ..journals import Told
 from . import output
 from .given import STORAGE, add_config, add_json, default_country_of, folder_of, is_configured, settings_of
 
@@ -160,7 +160,7 @@ def _purge(arguments: argparse.Namespace) -> int:
     before = time.time_ns() - int(seconds("--older-than", arguments.older_than) * 1e9)
     if not _confirmed(arguments, f"Forget the dead letters recorded before {output.as_time(before)}?"):
         return 1
-    return _print_count(arguments, "purged", journal.purge(folder, before))
+    return _print_count(arguments, "purged", journals.purge(folder, before))
 
 
 # --- history
@@ -242,7 +242,7 @@ def _erase(arguments: argparse.Namespace) -> int:
     if country is None and is_configured(arguments):
         country = default_country_of(arguments)
     digests, plain = history.digests_of(arguments.user, country)
-    return _print_count(arguments, "erased", journal.erase(folder, history.is_of(digests, plain)))
+    return _print_count(arguments, "erased", journals.erase(folder, history.is_of(digests, plain)))
 
 
 # --- output

@@ -1,0 +1,143 @@
+"""The journals of a folder, read and mended from outside, as the command line does, while any process may hold them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .journal import IS_DEAD, SUFFIX, connect, forget, row, spooled, transaction
+from .log import logger
+from .sealing import Event, load
+from .storage import bring_in
+
+SECONDS_TO_BRING_IN = 10.0
+"""A process takes no longer to bring what it has just recorded into its journal."""
+_COLUMNS = "seq, id, name, order_id, captured_at, owed, body"
+# The journal may have taken in what was read from the spool a moment before.
+_NOT_HELD = " AND ".join(
+    f"NOT EXISTS (SELECT 1 FROM {one} WHERE {one}.seq = spooled.seq)" for one in ("event", "history")
+)  # noqa: S608
+_EVERYWHERE = " UNION ALL ".join(
+    f"SELECT {_COLUMNS} FROM {one}"  # noqa: S608
+    for one in ("event", "history", f"spooled WHERE {_NOT_HELD}")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the journal knows of one event.
+
+    Attributes:
+        outcomes: Provider → `(status, reason, unix nanoseconds, attempts)`; a provider that is owed one has `pending`.
+        body: The sealed event as JSON; None once it is delivered everywhere.
+    """
+
+    path: Path
+    seq: int
+    id: str
+    name: str
+    order_id: str | None
+    captured_at: int
+    outcomes: Mapping[str, tuple[str, str, int, int]]
+    body: str | None
+
+
+def files(folder: Path) -> list[Path]:
+    """All journals of a folder."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator[Told]:
+    """What the journals of a folder know of the events that meet an SQL condition on `event` (as `e`)."""
+    for path in files(folder):
+        db = connect(path, writable=False)
+        try:
+            _add_spooled(db, path)
+            query = f"SELECT * FROM ({_EVERYWHERE}) AS e WHERE {where} ORDER BY seq"  # noqa: S608 reason: our own constants
+            for seq, event_id, name, order_id, captured_at, owed, body in db.execute(query, tuple(values)):
+                outcomes: dict[str, tuple[str, str, int, int]] = dict.fromkeys(owed.split(","), ("pending", "", 0, 0))
+                for provider, *rest in db.execute(
+                    "SELECT provider, status, reason, settled_at, attempts FROM outcome WHERE seq = ?", (seq,)
+                ):
+                    outcomes[provider] = (rest[0], rest[1], rest[2], rest[3])
+                yield Told(path, seq, event_id, name, order_id, captured_at, outcomes, body)
+        except sqlite3.DatabaseError:
+            continue
+        finally:
+            db.close()
+
+
+def _add_spooled(db: sqlite3.Connection, path: Path) -> None:
+    """Add a table, of this connection only, with what the journal does not hold yet."""
+    db.execute("CREATE TEMP TABLE spooled AS SELECT * FROM event WHERE 0")
+    for event, line in spooled(db, path):
+        db.execute("INSERT INTO spooled VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row(event, line))
+
+
+def resettle(path: Path, seq: int, provider: str, status: str, reason: str, attempts: int) -> None:
+    """Replace the outcome of a dead letter that was sent again."""
+    db = connect(path)
+    try:
+        with transaction(db):
+            db.execute(
+                "UPDATE outcome SET status = ?, reason = ?, settled_at = ?, attempts = attempts + ?"
+                " WHERE seq = ? AND provider = ?",
+                (status, reason, time.time_ns(), attempts, seq, provider),
+            )
+            is_dead = IS_DEAD.format(table="history")
+            db.execute(f"UPDATE history SET body = NULL WHERE seq = ? AND NOT {is_dead}", (seq,))  # noqa: S608
+    finally:
+        db.close()
+
+
+def erase(folder: Path, matches: Callable[[Event], bool]) -> int:
+    """Remove the events of which `matches` is true, with all that is known of them; returns how many."""
+    bring_in(folder)
+    erased = 0
+    for path in files(folder):
+        until = time.monotonic() + SECONDS_TO_BRING_IN
+        db = connect(path)
+        try:
+            while True:
+                on_the_way = any(
+                    matches(event) for event, _ in spooled(db, path)
+                )  # first, as it may be in the journal next
+                query = "SELECT seq, body FROM event UNION ALL SELECT seq, body FROM history WHERE body IS NOT NULL"
+                # Read before the transaction, for which the process that holds the journal would wait.
+                found = [(seq,) for seq, body in db.execute(query) if matches(load(body))]
+                with transaction(db):
+                    for table in ("event", "history"):  # it may have its outcome by now
+                        forget(db, table, found)
+                erased += len(found)
+                if not on_the_way:
+                    break
+                if time.monotonic() > until:
+                    logger.warning(
+                        "%s: its process does not bring in what it has recorded. Erase once more, later", path
+                    )
+                    break
+                time.sleep(0.05)
+        finally:
+            db.close()
+    return erased
+
+
+def purge(folder: Path, before: int) -> int:
+    """Forget dead letters that were captured before this time (unix nanoseconds); returns how many."""
+    purged = 0
+    for path in files(folder):
+        db = connect(path)
+        try:
+            with transaction(db):
+                old = db.execute(
+                    "SELECT seq FROM history WHERE body IS NOT NULL AND captured_at < ?", (before,)
+                ).fetchall()
+                forget(db, "history", old)
+            purged += len(old)
+        finally:
+            db.close()
+    return purged

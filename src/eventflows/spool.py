@@ -1,0 +1,234 @@
+"""The spool of a journal: files that hold what the app's threads have recorded and the journal does not hold yet.
+
+An app's thread appends one line and goes on. It waits for no database and for no lock that anybody holds while reading or
+writing. The intake's thread brings many events at a time into the journal; what a process leaves behind when it dies is brought
+in by whoever opens its journal next. A line is `<number> <captured at> <owed> <event>`, with a line feed before it as well, so
+that one that was cut off, as by a full disk, does not spoil the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from .sealing import Event, dump
+
+GROWN_BYTES = 1_000_000
+"""A file of this size is left for a new one, so that it can be removed once the journal holds all of it."""
+_SUFFIX = ".spool"
+_NUMBER = re.compile(rb"[0-9]{1,18}|[1-8][0-9]{18}")
+_MOST_AHEAD = 10_000
+"""A number that so many have overtaken was never used: an exception from a signal handler ended its thread before."""
+
+
+@dataclass(slots=True, eq=False)
+class _File:
+    """One file, with the numbers of the lines that are yet to be written there, and of those that the journal does not hold."""
+
+    path: Path
+    handle: int
+    unwritten: set[int] = field(default_factory=set)
+    untaken: set[int] = field(default_factory=set)
+
+    @property
+    def is_done(self) -> bool:
+        return not self.unwritten and not self.untaken
+
+
+class Line(NamedTuple):
+    """An event on its way through the spool.
+
+    Attributes:
+        captured_at: Unix time in nanoseconds.
+        owed: The names of the providers whose outcomes are to come, with commas between.
+        body: The sealed event as JSON.
+        file: Where it is written; None where it was read.
+    """
+
+    seq: int
+    captured_at: int
+    owed: str
+    body: bytes
+    file: _File | None = None
+
+
+class Spool:
+    """The spool that a process writes, for a journal that it holds.
+
+    Args:
+        journal: The journal's path, beside which the files lie.
+        last: The last number that an event was ever given.
+    """
+
+    def __init__(self, journal: Path, last: int) -> None:
+        self._journal = journal
+        self._last = last
+        self._numbers = count(last + 1)
+        self._lock = threading.RLock()  # a signal handler may number in here
+        self._file: _File | None = None
+        self._full: list[_File] = []
+        self._underway: set[int] = set()
+        self._through, self._ahead = last, set[int]()
+        self._closed = False
+
+    def line(self, event: Event, owed: str) -> Line:
+        """Give an event its number. What follows, in any order, is `write`, and `take` and so on.
+
+        Raises:
+            OSError: There is no file to write it to.
+        """
+        body, now = dump(event), time.time_ns()
+        with self._lock:
+            file = self._file
+            if file is None:
+                file = self._file = self._open()
+            seq = next(self._numbers)
+            self._last = max(self._last, seq)  # by now a handler may have been here
+            self._underway.add(seq)
+            file.unwritten.add(seq)
+            file.untaken.add(seq)
+        return Line(seq, now, owed, body, file)
+
+    @staticmethod
+    def write(line: Line) -> None:
+        """Have a line on disk.
+
+        Raises:
+            OSError: That is not possible.
+        """
+        seq, captured_at, owed, body, file = line
+        if file is None:
+            return
+        content = b"\n%d %d %b %b\n" % (seq, captured_at, owed.encode(), body)
+        try:
+            if os.write(file.handle, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            file.unwritten.discard(seq)
+
+    def take(self, lines: Iterable[Line]) -> int:
+        """These go into the journal next, and `release` follows; returns up to which number all have gone then.
+
+        One thread at a time may do this.
+        """
+        self._ahead.update(line.seq for line in lines)
+        if len(self._ahead) > _MOST_AHEAD:
+            self._through = min(self._ahead) - 1
+        while self._through + 1 in self._ahead:
+            self._through += 1
+            self._ahead.remove(self._through)
+        return self._through
+
+    @staticmethod
+    def release(lines: Iterable[Line]) -> None:
+        """The journal holds these, so they need not be here any longer."""
+        for line in lines:
+            if line.file is not None:
+                line.file.untaken.discard(line.seq)
+
+    def give_up(self, lines: Sequence[Line]) -> None:
+        """The journal cannot hold these, and no lane is to look for them there."""
+        self.release(lines)
+        for line in lines:
+            self.offered(line.seq)
+
+    def offered(self, seq: int) -> None:
+        """All lanes know of the event with this number."""
+        self._underway.discard(seq)
+
+    def offered_through(self) -> int:
+        """Up to this number all lanes know of every event; what comes later may be on its way to them."""
+        with self._lock:
+            return min(self._underway, default=self._last + 1) - 1
+
+    def is_grown(self, size: int) -> bool:
+        """Whether there are so many bytes in the file that is written now."""
+        file = self._file
+        return file is not None and os.fstat(file.handle).st_size >= size
+
+    def renew(self) -> None:
+        """Go on in a new file. One thread at a time may do this.
+
+        Raises:
+            OSError: There is no room for a new one.
+        """
+        fresh = self._open()
+        with self._lock:
+            if self._file is not None:
+                self._full.append(self._file)
+            self._file = fresh
+
+    def sweep(self) -> None:
+        """Remove the files that were left and whose lines were all released."""
+        for file in [file for file in self._full if file.is_done]:
+            self._full.remove(file)
+            _remove(file)
+
+    def _open(self) -> _File:
+        if self._closed:
+            raise OSError(errno.EBADF, "the storage is closed")
+        path = self._journal.with_suffix(f"{_SUFFIX}-{time.time_ns():x}")
+        return _File(path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def close(self) -> None:
+        """Leave to the next process what was not released."""
+        for file in self._let_go():
+            if file.is_done:
+                _remove(file)
+            elif not file.unwritten:  # else a thread is about to write to it: it stays open
+                os.close(file.handle)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of files that are its parent's."""
+        for file in self._let_go():
+            with suppress(OSError):
+                os.close(file.handle)
+
+    def _let_go(self) -> list[_File]:
+        self._closed = True
+        held = [*self._full, *([self._file] if self._file is not None else [])]
+        self._full, self._file = [], None
+        return held
+
+
+def _remove(file: _File) -> None:
+    os.close(file.handle)
+    with suppress(OSError):  # somebody has removed the folder
+        file.path.unlink()
+
+
+# --- what is on disk
+
+
+def files(journal: Path) -> list[Path]:
+    """The files of a journal's spool, oldest first."""
+    return sorted(journal.parent.glob(f"{journal.stem}{_SUFFIX}-*"))
+
+
+def size(journal: Path) -> int:
+    """Bytes in the spool of a journal."""
+    found = 0
+    for path in files(journal):
+        with suppress(OSError):  # its process has removed it just now
+            found += path.stat().st_size
+    return found
+
+
+def lines(path: Path) -> Iterator[Line]:
+    """The lines of a file; one that is not whole is left out, as nobody was told that it was written."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        for raw in file:
+            seq, _, rest = raw.partition(b" ")
+            captured_at, _, rest = rest.partition(b" ")
+            owed, _, body = rest.partition(b" ")
+            if body.endswith(b"}\n") and _NUMBER.fullmatch(seq) and _NUMBER.fullmatch(captured_at):
+                yield Line(int(seq), int(captured_at), owed.decode("utf-8", "replace"), body[:-1])
