@@ -18,9 +18,10 @@ SECONDS_TO_BRING_IN = 10.0
 """A process takes no longer to bring what it has just recorded into its journal."""
 _COLUMNS = "seq, id, name, order_id, captured_at, owed, body"
 # The journal may have taken in what was read from the spool a moment before.
-_NOT_HELD = " AND ".join(
-    f"NOT EXISTS (SELECT 1 FROM {one} WHERE {one}.seq = spooled.seq)" for one in ("event", "history")
-)  # noqa: S608
+_NOT_HELD = (
+    "NOT EXISTS (SELECT 1 FROM event WHERE event.seq = spooled.seq)"
+    " AND NOT EXISTS (SELECT 1 FROM history WHERE history.seq = spooled.seq)"
+)
 _EVERYWHERE = " UNION ALL ".join(
     f"SELECT {_COLUMNS} FROM {one}"  # noqa: S608
     for one in ("event", "history", f"spooled WHERE {_NOT_HELD}")

@@ -143,10 +143,10 @@ def seal(event: Event, default_country: str | None = None) -> Event:
     """
     if event.sealed:
         return event
-    attributes = event.attributes
+    event_id, event_type, name, time_unix_nano, attributes, _, around, origin, timed_here, before, failed = event
     held, others = _plans[tuple(attributes)]
     clean: dict[str, Any] = {}
-    left_out = list(event.left_out)
+    left_out = list(before)
     sealed, ids = persons.sealed(attributes, held, default_country, left_out)
     for key, treatment in others:
         value = attributes[key]
@@ -165,10 +165,10 @@ def seal(event: Event, default_country: str | None = None) -> Event:
         clean[attribute] = ",".join(
             dict.fromkeys((*clean[attribute].split(","), *found)) if attribute in clean else found
         )
-    return Event(
-        event.id, event.type, event.name, event.time_unix_nano, clean, True,
-        event.around, event.origin, event.timed_here, tuple(left_out), event.failed,
+    fields = (
+        event_id, event_type, name, time_unix_nano, clean, True, around, origin, timed_here, tuple(left_out), failed
     )  # fmt: skip
+    return tuple.__new__(Event, fields)  # half the time of a call
 
 
 _AS_ATTRIBUTE: Mapping[str, str] = {form: sc.SEALED + form for form in FORMS}
@@ -317,18 +317,24 @@ def shown(event: Event, recorded_by: str, *, around: bool = False) -> dict[str, 
 
 def dump(event: Event) -> bytes:
     """The sealed event as one line of JSON in UTF-8, as the storage keeps it; what has its default is left out."""
-    found = {
-        "id": event.id,
-        "type": event.type.value,
-        "name": event.name,
-        "time_unix_nano": event.time_unix_nano,
-        "attributes": event.attributes,
+    event_id, event_type, name, time_unix_nano, attributes, _, around, origin, timed_here, left_out, failed = event
+    found: dict[str, Any] = {
+        "id": event_id,
+        "type": event_type._value_,
+        "name": name,
+        "time_unix_nano": time_unix_nano,
+        "attributes": attributes,
     }
-    if event.around:
-        found["around"] = dict(event.around)
-    for name in ("origin", "timed_here", "left_out", "failed"):
-        if value := getattr(event, name):
-            found[name] = value
+    if around:
+        found["around"] = dict(around)
+    if origin:
+        found["origin"] = origin
+    if timed_here:
+        found["timed_here"] = True
+    if left_out:
+        found["left_out"] = left_out
+    if failed:
+        found["failed"] = True
     return payload.encode(found)
 
 
