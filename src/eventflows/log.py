@@ -5,9 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 from weakref import WeakSet
 
-logger = logging.getLogger("eventflows")
+
+class _Careful(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic at run time only since 3.11
+    """A logger that never raises: a handler of the app's may, amid what is done for an event or on the app's thread."""
+
+    def log(self, level: int, msg: object, *args: object, **options: Any) -> None:
+        with suppress(Exception):
+            super().log(level, msg, *args, **options)
+
+
+logger = _Careful(logging.getLogger("eventflows"), {})
 _MAX_KEYS = 1000
 
 # Of a lane: its provider, and then as each says.
@@ -51,7 +62,7 @@ class Notices:
     """
 
     def __init__(self, area: str, seconds: float = 60.0) -> None:
-        self._logger = logging.getLogger(f"{logger.name}.{area}")
+        self._logger = _Careful(logging.getLogger(f"{logger.name}.{area}"), {})
         self._seconds = seconds
         self._last: dict[str, float] = {}
         self._held: dict[str, tuple[int, int, str, tuple[object, ...]]] = {}
