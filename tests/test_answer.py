@@ -132,6 +132,13 @@ def test_a_connection_that_breaks_in_an_answer_was_not_idle_either(sent: bytes, 
     assert isinstance(raised.value, ConnectionError) == dropped
 
 
+def test_another_protocol_is_no_answer_and_not_waited_for() -> None:
+    """What would follow is no HTTP, and the server keeps the connection open."""
+    sent = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
+    with arriving(sent, closed=False) as sock, pytest.raises(ValueError, match="protocol"):
+        read(sock, 5)
+
+
 def test_a_connection_that_is_closed_without_an_answer_is_told_from_that() -> None:
     with arriving() as sock, pytest.raises(ConnectionError):
         read(sock, 5)

@@ -26,6 +26,7 @@ _HEADER = re.compile(
 )
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
 _EMPTY = (204, 304)
+_SWITCHED = 101
 _BREAKS_OFF = "an answer that breaks off"
 
 
@@ -58,6 +59,8 @@ def read(sock: socket.socket, seconds: float) -> Answer:
     arriving = _Arriving(sock, seconds)
     minor, status, headers = _parsed(arriving.before(_HEAD_END))
     while status < 200:  # 100 Continue, 103 Early Hints
+        if status == _SWITCHED:
+            raise ValueError("another protocol, which nobody asked for")
         minor, status, headers = _parsed(arriving.before(_HEAD_END))
     connection = headers.get("connection", "").lower()
     keeps = "close" not in connection if minor else "keep-alive" in connection

@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TextIO
@@ -23,7 +24,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from . import payload
-from .answer import read
+from .answer import Answer, read
 from .pools import Pools, Route, TransportSettings
 from .providers.base import Request, Response
 from .retry import retry_after_seconds
@@ -38,6 +39,8 @@ def library_version() -> str:
 
 
 VERSION = library_version()
+EARLY_SECONDS = 0.1
+"""An answer that came before the request was whole is there by the time that sending fails."""
 # Why there was no answer, as a reason, and as an `error.type` in telemetry.
 NO_ANSWER = "no answer in time"
 NO_CONNECTION = "no connection in time"
@@ -158,8 +161,13 @@ def _write(sock: socket.socket, head: bytes, body: Iterator[bytes], seconds: flo
 
 
 def _answer(connection: HTTPConnection, head: bytes, body: Iterator[bytes], seconds: float) -> Response:
-    _write(connection.sock, head, body, seconds)
-    status, headers, content, keeps = read(connection.sock, seconds)
+    sock = connection.sock
+    try:
+        _write(sock, head, body, seconds)
+    except OSError as problem:
+        status, headers, content, keeps = _early(sock, problem)
+    else:
+        status, headers, content, keeps = read(sock, seconds)
     if not keeps:
         connection.close()
     if headers.get("content-encoding", "").lower() not in ("", "identity"):
@@ -171,6 +179,20 @@ def _answer(connection: HTTPConnection, head: bytes, body: Iterator[bytes], seco
         retry_after=retry_after_seconds(after, time.time()) if after else None,
         html=parsed is None and content.lstrip()[:1] == b"<",
     )
+
+
+def _early(sock: socket.socket, problem: OSError) -> Answer:
+    """What a server said before it had the whole request, as of one that is too large; then it takes no more of it.
+
+    Raises:
+        OSError: The problem, as nothing was said. No request is a success that did not arrive.
+    """
+    with suppress(OSError, ValueError):
+        sock.settimeout(EARLY_SECONDS)
+        answer = read(sock, EARLY_SECONDS)
+        if answer.status >= 300:
+            return answer._replace(keeps=False)
+    raise problem
 
 
 def _decompressed(content: bytes) -> bytes:
