@@ -129,8 +129,8 @@ def test_configure_tells_it_as_one_block_and_its_warnings_by_themselves(caplog: 
         caplog.clear()
         EventFlowsInstrumentor().instrument()
         try:
-            assert "on all spans, by the instrumentor" in caplog.text
-            assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+            (line,) = (one.getMessage() for one in caplog.records)
+            assert line == "EventFlows takes conversions from span.add_event: on all spans, by the instrumentor"
         finally:
             EventFlowsInstrumentor().uninstrument()
     assert "sekret" not in caplog.text
@@ -179,6 +179,17 @@ def test_the_block_waits_for_somebody_who_reads_it(caplog: pytest.LogCaptureFixt
         eventflows.get_tracer("app").add_event("Lead", {"user.email": "a@b.example"})
         assert eventflows.force_flush(5_000)
     assert caplog.text.count("environment:") == 1
+
+
+def test_the_block_comes_again_when_the_settings_have_changed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "eventflows")
+    pipeline = eventflows.configure([ConsoleProvider()])
+    for times in (1, 2):
+        for _ in range(2):
+            EventFlowsInstrumentor().instrument()
+            EventFlowsInstrumentor().uninstrument()
+            assert caplog.text.count("environment:") == times
+        pipeline.reload([ConsoleProvider(), ConsoleProvider(name="console/other")])
 
 
 APP = """

@@ -13,6 +13,7 @@ from opentelemetry._logs import get_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
 
+from .config import Settings
 from .diagnosis import Diagnosis, Wiring, diagnose
 from .environments import name_in
 from .log import logger
@@ -40,6 +41,8 @@ _LENGTH_VARIABLES = (
 Way = Literal["", "processor", "simple", "batch"]
 _instrumentor_is_on = False
 _warned: WeakKeyDictionary[Pipeline, set[str]] = WeakKeyDictionary()
+_told: WeakKeyDictionary[Pipeline, tuple[Settings, tuple[str, ...]]] = WeakKeyDictionary()
+"""By which settings a pipeline went when its block was made, and the ways in that it told of."""
 
 
 def instrumentor_is(on: bool) -> None:
@@ -98,10 +101,17 @@ def diagnosis_of(pipeline: Pipeline, logs: object = None, spans: object = None) 
 def tell(pipeline: Pipeline, logs: object = None, spans: object = None) -> None:
     """Log the diagnosis as one block, and what is to be mended as warnings, each of them once.
 
-    Where nobody would read it yet, as before the app has set up its logging, the block comes with the first conversion.
+    Where nobody would read it yet, as before the app has set up its logging, the block comes with the first conversion. Once it
+    was told, only a way in that is new is, until the settings change.
     """
     found = diagnosis_of(pipeline, logs, spans)
-    if logger.isEnabledFor(logging.INFO):
+    settings, ways_in = _told.get(pipeline, (None, ()))
+    _told[pipeline] = pipeline.settings, found.ways_in
+    if pipeline.settings is settings and pipeline.at_first is None:
+        for way in found.ways_in:
+            if way not in ways_in:
+                logger.info("EventFlows takes conversions from %s", way)
+    elif logger.isEnabledFor(logging.INFO):
         logger.info("\n".join(found.lines(warnings=False)))
         pipeline.at_first = None
     else:
