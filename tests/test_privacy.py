@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,15 +26,20 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 import eventflows
-from eventflows import ConfigurationError, EventFlowsInstrumentor, wiring
+from eventflows import ConfigurationError, EventFlowsInstrumentor, semconv, wiring
+from eventflows.capture import conversion_of
+from eventflows.conversion import EventType
 from eventflows.providers.console import ConsoleProvider
+from eventflows.request import read_attributes
 from eventflows.sandbox import Sandbox
+from eventflows.sealing import dump, event_of, record, seal
 from tests.conftest import CANARIES, PERSON, five, four
 
 EVENT: dict[str, Any] = {
     "value": 49.99, "currency": "USD", "client.address": "198.51.100.24", "user_agent": "Mozilla/5.0",
     "url": "https://shop.example/thanks?mail=zoe.canary@example.com&x=1", "email": "zoe.canary@example.com",
-    "note": "call zoe.canary@example.com", "user.gender": "f", "user.full_name": "Zoecanary Lundcanary", **PERSON,
+    "note": "call zoe.canary@example.com", "browser.language": "zoe.canary@example.com",
+    "user.gender": "f", "user.full_name": "Zoecanary Lundcanary", **PERSON,
 }  # fmt: skip
 
 
@@ -115,6 +122,22 @@ def by_nonsense_on_a_span() -> None:
         span.add_event("Purchase", {**EVENT, "user.email": ["Zoe.Canary@example.com", "nonsense zoecanary"]})
 
 
+NAME = "Order of Zoe.Canary@example.com"
+
+
+def by_name() -> None:
+    eventflows.get_tracer("app").add_event(NAME, {**EVENT, "conversion.type": "purchase"})
+
+
+def by_name_of_a_log_record() -> None:
+    get_logger("app").emit(event_name=NAME, attributes={**EVENT, "conversion.type": "purchase"})
+
+
+def by_name_of_a_span_event() -> None:
+    with trace.get_tracer("app").start_as_current_span("order") as span:
+        span.add_event(NAME, {**EVENT, "conversion.type": "purchase"})
+
+
 def by_tracker() -> None:
     user = {
         "email": EVENT["user.email"],
@@ -134,7 +157,7 @@ def by_render() -> None:
 
 WAYS = [
     by_tracer, by_own_tracer, by_log_record, by_log_record_with_a_map, by_span_event, by_span_event_by_keyword,
-    by_nonsense_on_a_span, by_tracker, by_render,
+    by_nonsense_on_a_span, by_name, by_name_of_a_log_record, by_name_of_a_span_event, by_tracker, by_render,
 ]  # fmt: skip
 
 
@@ -175,6 +198,69 @@ def test_no_raw_value_is_seen_by_anyone(
     )
     assert "purchase" in seen
     assert not [canary for canary in CANARIES if canary in seen]
+
+
+ATTRIBUTES = {
+    *(name for name in vars(semconv).values() if isinstance(name, str) and "." in name.strip(".") and "/" not in name),
+    *semconv.ALIASES, *(semconv.CONVERSION_CLICK + name for name in semconv.CLICK_IDS),
+    *(semconv.CONVERSION_CONSENT + purpose for purpose in semconv.CONSENT_PURPOSES), semconv.PAGE_TITLE,
+    semconv.SEALED + "email.lower", "note", "zoe.canary@example.com", "conversion.click.zoe.canary@example.com",
+}  # fmt: skip
+MAIL = "Zoe.Canary@example.com"
+
+
+@pytest.mark.parametrize("attribute", sorted(ATTRIBUTES))
+def test_no_attribute_carries_an_email_in_a_sealed_event(attribute: str) -> None:
+    """Whichever it is, and however the address is wrapped; nor does its conversion, sealed or not."""
+    texts = (
+        MAIL,
+        MAIL.replace("@", "%40"),
+        f"de, {MAIL}",
+        f"Bot/1.0 (+mailto:{MAIL})",
+        f"https://a.example/{MAIL}?m={MAIL}",
+    )
+    items = [{"id": MAIL, "name": MAIL, MAIL: 1, "more": [{MAIL: MAIL}]}]
+    values = [*texts, list(texts), {MAIL: MAIL}, items, json.dumps(items), json.dumps(items).replace("@", "%40")]
+    if attribute in ("conversion.items", "items", "contents", "products"):  # which are read as JSON
+        values.append(json.dumps(items).replace("@", "\\u0040"))
+    for value in values:
+        raw = event_of(record("custom_event", {attribute: value, "conversion.id": "1"}, 1), EventType.CUSTOM)
+        sealed = seal(raw)
+        around = raw._replace(attributes={}, around=read_attributes({attribute: value}))
+        shown = (dump(sealed) + dump(seal(around))).decode() + repr(
+            [conversion_of(one) for one in (raw, sealed, around)]
+        )
+        assert "canary" not in shown.lower().replace("left_out", ""), value
+
+
+@pytest.mark.parametrize("declared", [{}, {"conversion.type": "lead"}])
+def test_an_email_in_an_events_name_costs_the_name_and_not_the_event(
+    declared: dict[str, str], sandbox: Sandbox, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """It has the name of its type, and this is told once."""
+    pipeline = eventflows.configure(four(sandbox.url), sending_queue={"storage": str(tmp_path)})
+    for number in range(3):
+        event = {
+            "user.email": MAIL,
+            "order_id": number,
+            "client.address": "198.51.100.24",
+            "user_agent": "M",
+            **declared,
+        }
+        eventflows.get_tracer("app").add_event(f"invited {MAIL}", event)
+    assert eventflows.force_flush(10_000)
+    assert {stats.delivered for stats in pipeline.stats().values()} == {3}
+    sent = {entry["event"]["event_name"] for entry in sandbox.events("meta")}
+    assert sent == {"Lead" if declared else "custom"}
+    assert {entry["event"]["event_id"] for entry in sandbox.events("meta")} == {
+        f"{'lead' if declared else 'custom'}-{n}" for n in range(3)
+    }
+    assert pipeline.left_out["event name", "holds an e-mail address: the event has that of its type"] == 3
+    assert sum("event name" in line.getMessage() for line in caplog.records) == 1
+    on_disk = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert not [
+        text for text in (caplog.text, on_disk.decode("latin-1"), str(sandbox.events())) if "canary" in text.lower()
+    ]
 
 
 def test_what_replaces_the_raw_values_builds_every_payload_elsewhere(

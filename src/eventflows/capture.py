@@ -81,7 +81,7 @@ _FIELDS: Mapping[str, tuple[type[Any], str, Callable[[object], Any]]] = {
     sc.POSTAL_CODE: (Identifiers, "postal_code", values.identifier),
     sc.COUNTRY: (Identifiers, "country", values.country),
     sc.CLIENT_ADDRESS: (Request, "client_address", values.client_address),
-    sc.USER_AGENT: (Request, "user_agent", values.header),
+    sc.USER_AGENT: (Request, "user_agent", values.told),
     sc.URL_FULL: (Request, "url", values.url),
     sc.REFERER: (Request, "referrer", values.url),
     sc.SESSION_ID: (Request, "session_id", values.identifier),

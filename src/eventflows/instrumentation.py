@@ -26,7 +26,7 @@ from .pipeline import Pipeline
 from .processor import OURS, EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
 from .running import ordinary
 from .sdk import Listeners, listeners, wants_record
-from .sealing import Event
+from .sealing import Event, shown_event_name
 from .semconv import CONVERSION_TYPE
 
 _SCOPE = "eventflows"
@@ -147,7 +147,9 @@ def _adding(bind: Callable[[Any, Any], Any], owner: Any) -> Callable[..., Any]:
         timestamp = args[2] if len(args) > 2 else kwargs.get("timestamp")
         event = pipeline.record(name, attributes, timestamp, surrounded=lambda: around(span))
         shown = pipeline.reader.shown(name, attributes, event)
-        return wrapped(name, shown, event.time_unix_nano if event is not None else timestamp)
+        if event is None:
+            return wrapped(shown_event_name(name), shown, timestamp)
+        return wrapped(event.name, shown, event.time_unix_nano)
 
     return add_event
 

@@ -1,4 +1,4 @@
-"""What the names of attributes decide, found out once: the events of an app have few different sets of them."""
+"""What names of attributes and events decide, found out once: the events of an app have few different sets of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_NAMES = 128  # as many as OpenTelemetry keeps of a record
 
 
 class ByName(dict[Any, _Decided]):
-    """Name of an attribute, or the tuple of the names of all of an event's, → what follows from it.
+    """Name of an attribute or an event, or the tuple of the names of all of an event's attributes, → what follows from it.
 
     What is kept holds names alone, and none that hold an e-mail address.
 

@@ -24,6 +24,7 @@ from .log import Notices, logger
 from .pipeline import Pipeline
 from .running import current, shared
 from .sdk import has_events
+from .sealing import shown_event_name
 from .telemetry import OF_DELIVERY, Indifferent
 
 _MAX_RUNNING = 100_000
@@ -88,6 +89,7 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
             return
         attributes: Any = record.attributes
         try:
+            record.event_name = event.name if event is not None else shown_event_name(record.event_name)
             given = dict(attributes or {})
             for key in [key for key in attributes if key not in shown]:
                 del attributes[key]

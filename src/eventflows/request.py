@@ -14,11 +14,12 @@ from . import values
 from .cookies import clicks
 from .errors import Unusable
 from .log import Notices
+from .pii import contains_email
 from .proxies import Network, client_address, networks
 
 READERS: Mapping[str, Callable[[object], Any]] = {
     sc.CLIENT_ADDRESS: values.client_address,
-    sc.USER_AGENT: values.header,
+    sc.USER_AGENT: values.told,
     sc.URL_FULL: values.url,
     sc.REFERER: values.url,
     sc.LANGUAGE: values.language,
@@ -56,7 +57,7 @@ def read_attributes(given: Mapping[Any, Any] | None) -> dict[str, Any]:
         try:
             if reader := READERS.get(key):
                 found[key] = reader(value)
-            elif isinstance(key, str) and key.startswith(sc.CONVERSION_CLICK):
+            elif isinstance(key, str) and key.startswith(sc.CONVERSION_CLICK) and not contains_email(key):
                 found[key] = values.click_id(value)
         except Unusable:
             if key.startswith(sc.CONVERSION_CONSENT):

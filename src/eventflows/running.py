@@ -32,6 +32,8 @@ def current() -> Pipeline | None:
 
 def remember_ordinary(name: str) -> None:
     """An event of this name, and without a `conversion.type`, is no conversion."""
+    if "@" in name:  # it may hold an e-mail address, and is kept
+        return
     if len(ordinary) >= _MAX_ORDINARY:
         ordinary.clear()
     ordinary.add(name)

@@ -28,7 +28,7 @@ class Event(NamedTuple):
 
     Attributes:
         id: The same on every route and attempt; platforms deduplicate by it.
-        name: The event's name as it was recorded.
+        name: The event's name as it was recorded; that of its type where it holds an e-mail address.
         time_unix_nano: When it happened, in nanoseconds since 1970.
         attributes: Semantic attributes and custom properties, aliases as they were given. Once it is sealed all of them are
             JSON data, and `conversion.sealed.<form>` holds digests, joined by commas.
@@ -90,7 +90,7 @@ class Recorded(NamedTuple):
     tell: Tell | None = None
 
     def __repr__(self) -> str:
-        return f"Recorded({self.name!r})"
+        return f"Recorded({shown_event_name(self.name)!r})"
 
 
 def record(
@@ -128,6 +128,9 @@ def event_of(recorded: Recorded, event_type: EventType) -> Event:
         event_type: What `capture.recognise` said.
     """
     name, held, time_unix_nano, around, origin, timed_here, left_out, _, _ = recorded
+    if "@" in name or "%40" in name:
+        given, name = name, shown_event_name(name, event_type)
+        left_out = left_out if name is given else (*left_out, _NAME_LEFT_OUT)
     event_id = _identifier(held, _IDS)
     if event_id is None:
         event_id = _default_id(name, event_type, _identifier(held, _ORDER_IDS))
@@ -179,6 +182,14 @@ def shown_name(key: Any) -> str:
     return key if isinstance(key, str) and not contains_email(key) else "custom property"
 
 
+_NAME_LEFT_OUT = ("event name", "holds an e-mail address: the event has that of its type")
+
+
+def shown_event_name(name: str, event_type: EventType = EventType.CUSTOM) -> str:
+    """The name of an event, where it may be told; else that of its type."""
+    return event_type.value if contains_email(name) else name
+
+
 def _left_out(key: Any, problem: Exception) -> tuple[str, str]:
     return shown_name(key), str(problem) if isinstance(problem, Unusable) else "unreadable"
 
@@ -190,7 +201,10 @@ Treatment = Callable[[Any], Any]
 
 
 def _items(value: Any) -> Any:
-    return value if isinstance(value, str) and "@" not in value else values.plain_items(value)
+    return value if isinstance(value, str) and not _AT.search(value) else values.plain_items(value)
+
+
+_AT = re.compile(r"@|%40|\\u0040")  # as it may stand in JSON
 
 
 def _flag(value: Any) -> Any:
@@ -234,8 +248,8 @@ def _unknown_form(_value: Any) -> Any:
 _BY_ATTRIBUTE: Mapping[str, Treatment] = {
     sc.URL_FULL: values.url,
     sc.REFERER: values.url,
-    sc.USER_AGENT: values.header,
-    sc.LANGUAGE: values.header,
+    sc.USER_AGENT: values.told,
+    sc.LANGUAGE: values.told,
     sc.SEC_GPC: _flag,
     sc.CONVERSION_LIMITED_DATA_USE: _flag,
     sc.CONVERSION_ITEMS: _items,
@@ -251,7 +265,7 @@ def _treatment(key: Any) -> Treatment:
         return treatment
     if key.startswith(sc.SEALED):
         return digests if key[len(sc.SEALED) :] in FORMS else _unknown_form
-    if contains_email(key):  # first, as `event_key` keeps what it is given
+    if contains_email(key):
         return _email_as_name
     return _forbidden if sc.event_key(key) in sc.PERSONAL_KEYS else values.custom
 

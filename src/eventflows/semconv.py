@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from .conversion import EventType
+from .names import ByName
 
 CONVERSION_TYPE: Final = "conversion.type"
 CONVERSION_ID: Final = "conversion.id"
@@ -164,10 +164,12 @@ _STANDARD_EVENTS: Final[Mapping[EventType, str]] = {
 }
 
 
-@lru_cache(maxsize=4096)
-def event_key(name: str) -> str:
-    """An event's name for comparison: letters and digits only, in one case (`Add to-cart` → `addtocart`)."""
+def _event_key(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
+
+
+event_key: Callable[[str], str] = ByName(_event_key).__getitem__
+"""An event's name for comparison: letters and digits only, in one case (`Add to-cart` → `addtocart`)."""
 
 
 STANDARD_EVENTS: Final[Mapping[str, EventType]] = {

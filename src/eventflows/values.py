@@ -160,9 +160,14 @@ def header(value: object) -> str:
     return text(value)
 
 
+def told(value: object) -> str:
+    """A header's value that is sent as it is: e-mail programs and bots may put an e-mail address into theirs."""
+    return identifier(header(value))
+
+
 def language(value: object) -> str:
     """A language tag, also the first one of an `Accept-Language` header."""
-    tag = header(value).partition(",")[0].partition(";")[0].strip()
+    tag = told(value).partition(",")[0].partition(";")[0].strip()
     if tag and not _LANGUAGE.fullmatch(tag):
         raise Unusable("not a language")
     return tag
@@ -203,7 +208,7 @@ def names(value: object) -> frozenset[str]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (Sequence, frozenset, set)):
         raise Unusable("not a list of provider names")
-    return frozenset(text(part).lower() for part in parts if part)
+    return frozenset(identifier(part).lower() for part in parts if part)
 
 
 def items(value: object) -> tuple[Item, ...]:
