@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -210,6 +210,71 @@ def test_a_server_that_closes_no_body_ends_the_request_as_well(
 
     assert list(WSGIMiddleware(app)(environ(), lambda *_: None)) == [b"ok"]
     assert counts() == expected
+
+
+def by_dispatcher(outer_status: str, inner_status: str, record: Callable[[], None]) -> None:
+    """An app has another one answer, which gets an environ of its own."""
+
+    def inner(_environ: Any, start_response: Any) -> list[bytes]:
+        record()
+        start_response(inner_status, [])
+        return [b"inner"]
+
+    def outer(_environ: Any, start_response: Any) -> list[bytes]:
+        parts = list(WSGIMiddleware(inner)(environ(), lambda *_: None))
+        start_response(outer_status, [])
+        return parts
+
+    assert list(WSGIMiddleware(outer)(environ(), lambda *_: None)) == [b"inner"]
+
+
+def test_a_request_that_does_without_another_that_failed_is_none_that_failed(tracer: trace.Tracer) -> None:
+    def inner(_environ: Any, start_response: Any) -> list[bytes]:
+        purchase("1")
+        start_response("503 Busy", [])
+        return []
+
+    def outer(_environ: Any, start_response: Any) -> list[bytes]:
+        purchase("2")
+        start_response("200 OK", [])
+        return [*WSGIMiddleware(inner)(environ(), lambda *_: None), b"without recommendations"]
+
+    list(WSGIMiddleware(outer)(environ(), lambda *_: None))
+    assert counts() == (1, FAILED)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "expected"),
+    [
+        ("500 Oh", "200 OK", (0, FAILED)),
+        ("200 OK", "500 Oh", (0, FAILED)),
+        ("200 OK", "200 OK", (1, {})),
+    ],
+)
+def test_a_request_within_another_fails_with_it(
+    tracer: trace.Tracer, outer: str, inner: str, expected: tuple[int, dict[str, int]]
+) -> None:
+    """Also where no span is between them."""
+    by_dispatcher(outer, inner, purchase)
+    assert counts() == expected
+
+
+def test_a_request_that_is_answered_while_another_is_sent_is_no_part_of_it(tracer: trace.Tracer) -> None:
+    """Servers send bodies side by side on one thread."""
+
+    def slow(_environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"a"
+        raise ValueError("rolled back")
+
+    body: Any = WSGIMiddleware(slow)(environ(), lambda *_: None)
+    by_wsgi(purchase)
+    assert counts() == (1, {})
+    with suppress(ValueError):
+        list(body)
+    body.close()
+    by_wsgi(lambda: purchase("2"))
+    assert counts() == (2, {})
 
 
 def test_middleware_inside_the_server_span_fails_the_span(tracer: trace.Tracer) -> None:

@@ -35,17 +35,15 @@ class Within(Protocol):
 class UnitOfWork:
     """Work that succeeds or fails as a whole.
 
-    Args:
-        within: What it is a part of, if anything.
-
     Attributes:
+        within: What it is a part of, if anything.
         failed: Whether it is known to have failed; may become true at any time before the end.
     """
 
-    __slots__ = ("_held", "_span", "_within", "ended", "failed")
+    __slots__ = ("_held", "_span", "ended", "failed", "within")
 
     def __init__(self, within: Within | None = None) -> None:
-        self._within = within
+        self.within = within
         self.failed = False
         self.ended = False
         self._held: dict[object, Ticket] | None = None  # most work records no conversion
@@ -54,7 +52,7 @@ class UnitOfWork:
     @property
     def outer(self) -> UnitOfWork | None:
         """The unit that this one is a part of, if any."""
-        return self._within.unit if self._within is not None else None
+        return self.within.unit if self.within is not None else None
 
     def keep(self, ticket: Ticket) -> None:
         """Have the ticket told of the end; at once where that has been already."""

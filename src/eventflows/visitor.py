@@ -52,9 +52,13 @@ class Visitor:
         read: Gives the attributes; called once, with the first conversion.
         unit: The request, as a unit of work.
         explicit: Restored by `visitor_context`: the request under way is then somebody else's.
+
+    Attributes:
+        encloses: What begins now in the same context is a part of its request. False once a server has the body, as it may send
+            it in pieces, and answer others on the same thread meanwhile.
     """
 
-    __slots__ = ("_known", "_read", "explicit", "unit")
+    __slots__ = ("_known", "_read", "encloses", "explicit", "unit")
 
     def __init__(
         self, read: Callable[[], dict[str, Any]], unit: UnitOfWork | None = None, *, explicit: bool = False
@@ -63,6 +67,7 @@ class Visitor:
         self._known: dict[str, Any] | None = None
         self.unit = unit
         self.explicit = explicit
+        self.encloses = True
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -172,9 +177,15 @@ def _sent_by(
 
 
 def _around() -> Any:
-    """The scope of the current span, if any: what a request that begins now is a part of."""
+    """What a request that begins now is a part of: the current span's scope; else the visitor whose request makes this one,
+    as a dispatcher does for another app."""
     context = get_current()
-    return scope_of(get_current_span(context)) if context else None
+    if context and (scope := scope_of(get_current_span(context))) is not None:
+        return scope
+    above = _of_request.get()
+    if above is None or not above.encloses or above.unit is None or above.unit.ended:
+        return None
+    return above
 
 
 def _leave(token: Token[Visitor | None], unit: UnitOfWork | None = None) -> None:
@@ -184,8 +195,8 @@ def _leave(token: Token[Visitor | None], unit: UnitOfWork | None = None) -> None
     except (ValueError, RuntimeError):
         """It ends in another context than it began in, or ended before."""
     if unit is not None:
-        # A span around a failed request failed as well, but no sampler tells it so.
-        if unit.failed and (outer := unit.outer) is not None:
+        # A span around a failed request failed as well, but no sampler tells it so. A request around it has its own status.
+        if unit.failed and not isinstance(unit.within, Visitor) and (outer := unit.outer) is not None:
             outer.failed = True
         unit.end()
 
@@ -240,6 +251,7 @@ def answer_wsgi(
         _leave(token, unit)
         return body
     answer.body = body
+    visitor.encloses = False
     return answer
 
 
