@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 import eventflows
+from eventflows import ConsoleProvider, MetaProvider
 from eventflows.log import Notices
+from eventflows.providers.base import Outcome, Response, Sent, Status
+from eventflows.reader import MAX_LEFT_OUT, OTHER_ATTRIBUTES
 from eventflows.sandbox import Sandbox
+from eventflows.stats import MAX_REASONS
 
 from .test_pipeline import Poisoned, record
 
@@ -43,13 +47,45 @@ def test_one_kind_does_not_silence_another_and_their_number_is_bounded(caplog: p
     notices = Notices("test")
     for number in range(2500):
         notices.warn(str(number), "kind {count}")
-    assert len(lines(caplog)) == 2500
+        notices.warn(str(number), "kind {count}")
+    assert len(lines(caplog)) >= 2500
     assert len(notices._last) <= 1000
+    assert len(notices._held) <= 1000
+    notices.tell_held(all_of_them=True)
+    assert sum(int(line.partition(" ")[2]) for line in lines(caplog)) == 5000, "a count is forgotten"
 
 
 def test_each_part_has_a_logger_of_its_own_below_eventflows(caplog: pytest.LogCaptureFixture) -> None:
     Notices("storage").warn("a", "happened")
     assert [record.name for record in caplog.records] == ["eventflows.storage"]
+
+
+def test_names_that_an_app_makes_of_its_data_fill_neither_memory_nor_log(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = eventflows.configure([ConsoleProvider()])
+    for number in range(3 * MAX_LEFT_OUT):
+        eventflows.get_tracer("app").add_event("Lead", {f"item_{number}": "zoe@example.com"})
+    assert eventflows.force_flush(5_000)
+    reason = "holds an e-mail address"
+    assert pipeline.left_out["item_0", reason] == 1
+    assert pipeline.left_out[OTHER_ATTRIBUTES, reason] == 2 * MAX_LEFT_OUT
+    assert len(pipeline.left_out) == MAX_LEFT_OUT + 1
+    assert len(lines(caplog)) <= MAX_LEFT_OUT + 1
+
+
+class Talkative(MetaProvider):
+    """A provider of somebody's own whose reasons are all different."""
+
+    def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
+        return [Outcome(Status.REFUSED, f"no good: {id(one)}") for one in batch]
+
+
+def test_answers_that_are_all_different_fill_no_log(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = eventflows.configure([Talkative("1", "x", endpoint=f"{sandbox.url}/meta")])
+    record(3 * MAX_REASONS)
+    assert eventflows.force_flush(5_000)
+    refused = pipeline.stats()["meta"].refused
+    assert sum(refused.values()) == 3 * MAX_REASONS
+    assert len(lines(caplog)) <= len(refused) <= MAX_REASONS + 1
 
 
 @pytest.fixture

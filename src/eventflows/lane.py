@@ -404,13 +404,13 @@ class Lane:
                 self._pending -= len(counted)
                 self._in_memory -= len(counted)
                 self._exporting -= len(counted)
-                self._ledger.settle_all(status, reason, map(_ENTRY_KIND, counted))
+                told = self._ledger.settle_all(status, reason, map(_ENTRY_KIND, counted))
                 if not self._pending:
                     self._changed.notify_all()
                 more = self._backlog.waits and self._in_memory < self.given.queue.queue_size // 2
             if self._telemetry is not None and status == "delivered":
                 self._telemetry.delivered(self.provider, entries)
-            tell_lost(self._notices, self.provider.name, status, reason, len(counted))
+            tell_lost(self._notices, self.provider.name, status, told, len(counted))
             if more:
                 self._load()
 

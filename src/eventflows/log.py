@@ -82,6 +82,7 @@ class Notices:
             self._held[key] = (level, total, message, args)
         else:
             if len(self._last) >= _MAX_KEYS:
+                self.tell_held(all_of_them=True)
                 self._last.clear()
             self._last[key] = now
             self._log(level, total, message, args)

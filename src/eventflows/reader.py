@@ -17,13 +17,17 @@ from .routing import Seen
 from .sealing import Event, Recorded, event_of, seal, shown
 from .semconv import RECORDED_BY
 
+MAX_LEFT_OUT = 200
+"""So many attributes and reasons are told apart: an app may make names of its data, such as `item_<id>`."""
+OTHER_ATTRIBUTES = "other attributes"
+
 
 class Reader:
     """Reads for one pipeline. Nothing here raises but `event`.
 
     Attributes:
         settings: A reload gives others.
-        left_out: `(attribute, reason)` → how often that field was not usable.
+        left_out: `(attribute, reason)` → how often that field was not usable; of `OTHER_ATTRIBUTES` once there are many.
         duplicates: How many conversions came again.
     """
 
@@ -87,6 +91,8 @@ class Reader:
     def leave_out(self, fields: Iterable[tuple[str, str]]) -> None:
         """Count fields that were not usable, by attribute and reason."""
         for attribute, reason in fields:
+            if (attribute, reason) not in self.left_out and len(self.left_out) >= MAX_LEFT_OUT:
+                attribute = OTHER_ATTRIBUTES
             self.left_out[attribute, reason] += 1
             self._notices.warn(f"{attribute}: {reason}", "{count} conversions go without %s: %s", attribute, reason)
 

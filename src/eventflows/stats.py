@@ -63,18 +63,28 @@ class Ledger:
         self._reasons: set[str] = set()
 
     def settle(self, status: str, reason: str, kind: str, count: int = 1) -> None:
-        """Count outcomes. What a platform answers cannot make more than `MAX_REASONS` reasons, nor long ones."""
+        """Count outcomes."""
+        self.outcomes[status, self._told(reason), kind] += count
+
+    def settle_all(self, status: str, reason: str, kinds: Iterable[str]) -> str:
+        """Count the same outcome of conversions of these types.
+
+        Returns:
+            The reason under which they are counted.
+        """
+        reason = self._told(reason)
+        for kind, count in Counter(kinds).items():
+            self.outcomes[status, reason, kind] += count
+        return reason
+
+    def _told(self, reason: str) -> str:
+        """What a platform answers cannot make more than `MAX_REASONS` reasons, nor long ones."""
         reason = reason[:MAX_REASON]
         if reason not in self._reasons:
             if len(self._reasons) >= MAX_REASONS:
-                reason = OTHER_REASONS
+                return OTHER_REASONS
             self._reasons.add(reason)
-        self.outcomes[status, reason, kind] += count
-
-    def settle_all(self, status: str, reason: str, kinds: Iterable[str]) -> None:
-        """Count the same outcome of conversions of these types."""
-        for kind, count in Counter(kinds).items():
-            self.settle(status, reason, kind, count)
+        return reason
 
     def copy(self) -> Ledger:
         made = Ledger()
