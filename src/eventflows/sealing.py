@@ -128,9 +128,9 @@ def event_of(recorded: Recorded, event_type: EventType) -> Event:
         event_type: What `capture.recognise` said.
     """
     name, held, time_unix_nano, around, origin, timed_here, left_out, _, _ = recorded
-    if "@" in name or "%40" in name:
-        given, name = name, shown_event_name(name, event_type)
-        left_out = left_out if name is given else (*left_out, _NAME_LEFT_OUT)
+    if not name.isascii() or "@" in name or "%40" in name:
+        left_out = (*left_out, _NAME_LEFT_OUT) if contains_email(name) else left_out
+        name = shown_event_name(name, event_type)
     event_id = _identifier(held, _IDS)
     if event_id is None:
         event_id = _default_id(name, event_type, _identifier(held, _ORDER_IDS))
@@ -179,7 +179,9 @@ _AS_ATTRIBUTE: Mapping[str, str] = {form: sc.SEALED + form for form in FORMS}
 
 def shown_name(key: Any) -> str:
     """The name of an attribute, where it may be told."""
-    return key if isinstance(key, str) and not contains_email(key) else "custom property"
+    return (
+        key if isinstance(key, str) and not contains_email(key) and values.writable(key) == key else "custom property"
+    )
 
 
 _NAME_LEFT_OUT = ("event name", "holds an e-mail address: the event has that of its type")
@@ -187,7 +189,7 @@ _NAME_LEFT_OUT = ("event name", "holds an e-mail address: the event has that of 
 
 def shown_event_name(name: str, event_type: EventType = EventType.CUSTOM) -> str:
     """The name of an event, where it may be told; else that of its type."""
-    return event_type.value if contains_email(name) else name
+    return event_type.value if contains_email(name) else values.writable(name)
 
 
 def _left_out(key: Any, problem: Exception) -> tuple[str, str]:
@@ -201,7 +203,7 @@ Treatment = Callable[[Any], Any]
 
 
 def _items(value: Any) -> Any:
-    return value if isinstance(value, str) and not _AT.search(value) else values.plain_items(value)
+    return values.writable(value) if isinstance(value, str) and not _AT.search(value) else values.plain_items(value)
 
 
 _AT = re.compile(r"@|%40|\\u0040")  # as it may stand in JSON
@@ -228,6 +230,10 @@ def _forbidden(_value: Any) -> Any:
 
 def _email_as_name(_value: Any) -> Any:
     raise Unusable("an e-mail address in its name")
+
+
+def _not_a_name(_value: Any) -> Any:
+    raise Unusable("half a character in its name")
 
 
 def digests(value: Any) -> str:
@@ -267,6 +273,8 @@ def _treatment(key: Any) -> Treatment:
         return digests if key[len(sc.SEALED) :] in FORMS else _unknown_form
     if contains_email(key):
         return _email_as_name
+    if values.writable(key) != key:
+        return _not_a_name
     return _forbidden if sc.event_key(key) in sc.PERSONAL_KEYS else values.custom
 
 

@@ -40,10 +40,16 @@ _ITEM_KEYS: Mapping[str, str] = {
 }
 
 
+def writable(found: str) -> str:
+    """The text as UTF-8 can write it, with a question mark for half of a surrogate pair: others' exporters fail on it, and lose
+    the rest of their batch."""
+    return found if found.isascii() else found.encode("utf-8", "replace").decode()
+
+
 def text(value: object) -> str:
     """A non-empty string without surrounding space; numbers are written out."""
     if type(value) is str:
-        return value.strip()
+        return writable(value.strip())
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal, UUID)):
@@ -53,12 +59,14 @@ def text(value: object) -> str:
             raise Unusable("not a text")
         if value.is_integer():
             value = int(value)
-    return str(value).strip()
+    return writable(str(value).strip())
 
 
 def identifier(value: object) -> str:
     """A text that is sent as it is, hence never one with an e-mail address in it."""
     found = value.strip() if type(value) is str else text(value)
+    if not found.isascii():
+        found = writable(found)
     if ("@" in found or "%40" in found) and contains_email(found):
         raise Unusable("holds an e-mail address")
     return found
@@ -154,7 +162,7 @@ def url(value: object) -> str:
 def header(value: object) -> str:
     """A header's value, which OpenTelemetry writes as a string or as a list of strings."""
     if type(value) is str:
-        return value.strip()
+        return writable(value.strip())
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         value = value[0]
     return text(value)
@@ -302,7 +310,7 @@ def _plain_item(entry: object) -> Mapping[Any, Any] | None:
             and (
                 kind is int
                 or (kind is float and value - value == 0.0)
-                or (kind is str and "@" not in value and "%40" not in value)
+                or (kind is str and "@" not in value and "%40" not in value and writable(value) == value)
             )
         ):
             return _cleaned_item(entry)
@@ -314,7 +322,7 @@ def _cleaned_item(entry: Mapping[Any, Any]) -> dict[str, Any]:
     for key, value in entry.items():
         if isinstance(key, str) and not contains_email(key):
             with suppress(Unusable):
-                found[key] = custom(value)
+                found[writable(key)] = custom(value)
     return found
 
 
@@ -322,7 +330,7 @@ def custom(value: Any, depth: int = 0) -> Any:
     """A custom property as plain JSON data."""
     kind = type(value)
     if kind is str and "@" not in value and "%40" not in value:
-        return value
+        return value if value.isascii() else writable(value)
     if kind is int or kind is bool or (kind is float and value - value == 0.0):
         return value
     if kind is list and depth < _MAX_DEPTH:
@@ -334,7 +342,7 @@ def custom(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         if contains_email(value):
             raise Unusable("holds an e-mail address")
-        return value
+        return writable(value)
     if isinstance(value, (float, Decimal)):
         return number(value)
     if isinstance(value, (date, datetime)):
