@@ -128,7 +128,7 @@ def event_of(recorded: Recorded, event_type: EventType) -> Event:
         event_type: What `capture.recognise` said.
     """
     name, held, time_unix_nano, around, origin, timed_here, left_out, _, _ = recorded
-    if not name.isascii() or "@" in name or "%40" in name:
+    if "@" in name or "%" in name or not name.isascii():
         left_out = (*left_out, _NAME_LEFT_OUT) if contains_email(name) else left_out
         name = shown_event_name(name, event_type)
     event_id = _identifier(held, _IDS)
