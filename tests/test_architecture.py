@@ -58,7 +58,7 @@ LAYERS = [
     {"variables", "config_schema"},
     {"measured", "sdk", "baggage", "frameworks", "journal"},
     {"mapping", "intake", "metrics"},
-    {"delivery"},
+    {"delivery", "writing"},
     {"telemetry"},
     {"backlog", "outbox", "outcomes", "reader", "storage", "direct"},
     {"lane", "credentials", "journals"},

@@ -65,13 +65,13 @@ class Backlog:
     def load(
         self,
         room: Callable[[], int],
-        written: Callable[[Conversion, Source, int], Entry | NotSent | None],
+        written: Callable[[Sequence[Conversion], Sequence[Source], int], list[Entry | NotSent | None]],
         offer: Callable[[Sequence[Source], Sequence[Entry | NotSent | None]], None],
     ) -> None:
         """Bring entries into memory while there is room. One thread at a time does it; another returns at once.
 
         Args:
-            written: Makes an entry of a conversion at a Unix time in nanoseconds, see `Lane.written`.
+            written: Makes entries of conversions at a Unix time in nanoseconds, see `Lane.written`.
             offer: Given what was found; it asks `knows` what of it is new.
 
         Raises:
@@ -92,7 +92,7 @@ class Backlog:
         self,
         journal: Journal,
         limit: int,
-        written: Callable[[Conversion, Source, int], Entry | NotSent | None],
+        written: Callable[[Sequence[Conversion], Sequence[Source], int], list[Entry | NotSent | None]],
         offer: Callable[[Sequence[Source], Sequence[Entry | NotSent | None]], None],
     ) -> bool:
         """Load the next entries of a journal; False where there are no more for now."""
@@ -118,7 +118,7 @@ class Backlog:
                 entries.append(UNREADABLE)
                 continue
             sources.append(source)
-            entries.append(written(conversion, source, now))
+            entries += written([conversion], [source], now)
         offer(sources, entries)
         with self._lock:
             last = usable[-1][0] if usable else after

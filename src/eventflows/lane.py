@@ -15,13 +15,12 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from . import routing
 from .backlog import Backlog
 from .conversion import Conversion
 from .delivery import Settled, outdated, requests_of, unsettled
 from .journal import Journal
 from .log import FULL, LEFT, UNREADABLE, Notices, logger, tell_held, tell_lost, tell_trouble
-from .mapping import Entry, NotSent, Sorted, Source, count_match_keys, encode, internal_error, sort
+from .mapping import Entry, NotSent, Sorted, Source, count_match_keys, internal_error, sort
 from .model import LaneSettings
 from .outbox import RECOVERED, Hooks, Outbox
 from .outcomes import Outcomes
@@ -30,6 +29,7 @@ from .sdk import Batcher, InlineBatcher, start_batcher
 from .stats import AFTER_SHUTDOWN, ERASED, QUEUE_FULL, UNDELIVERED, Ledger, ProviderStats, Tally
 from .telemetry import Telemetry
 from .transport import Transport, open_transport
+from .writing import write
 
 
 class Lane:
@@ -96,23 +96,12 @@ class Lane:
 
     # --- the app's side
 
-    def written(self, conversion: Conversion, source: Source, now: int) -> Entry | NotSent | None:
-        """The conversion as the platform wants it, or why it does not get it; None where there is no room. Never raises.
-
-        Args:
-            source: What is kept of it.
-            now: Unix time in nanoseconds.
-        """
-        given, provider = self.given, self.provider
-        try:
-            conversion = given.consent.effective(conversion)
-            synthetic = given.send_synthetic
-            reason = routing.filtered(provider, conversion, send_synthetic=synthetic, resource=self.resource)
-            if reason is not None:
-                return NotSent("filtered", reason)
-            return encode(provider, conversion, now, source, given) if self._room() > 0 else None
-        except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others, nor the thread
-            return internal_error(problem)
+    def written(
+        self, conversions: Sequence[Conversion], sources: Sequence[Source], now: int
+    ) -> list[Entry | NotSent | None]:
+        """See `writing.write`."""
+        room = self._room() > 0
+        return write(self.provider, self.given, self.resource, conversions, sources, now, room=room)
 
     def offer(
         self, sources: Sequence[Source], written: Sequence[Entry | NotSent | None], *, loaded: bool = False

@@ -48,7 +48,7 @@ def _offer(arrivals: Sequence[Arrival], reader: Reader, lanes: Sequence[Lane]) -
         conversions.append(conversion)
         sources.append(source)
     for lane in lanes:
-        lane.offer(sources, [lane.written(*one, now) for one in zip(conversions, sources, strict=True)])
+        lane.offer(sources, lane.written(conversions, sources, now))
     _offered(arrivals)
 
 
