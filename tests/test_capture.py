@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventflows import pii
+from eventflows import pii, values
 from eventflows import semconv as sc
 from eventflows.capture import Rules, capture, conversion_of, recognise
 from eventflows.conversion import Conversion, EventType, Item
@@ -237,6 +238,47 @@ def test_custom_properties_become_plain_json() -> None:
     }
     expected = {"colour": "opal", "price_net": 9.5, "tags": ["a", "b"], "deep": {"n": 1}, "on": True}
     assert expected == captured(**given_properties).properties
+
+
+class Tagged(str):
+    __slots__ = ()
+
+
+NESTED: list[tuple[Any, Any]] = [
+    ([{"id": "a"}, ["b"]], [{"id": "a"}, ["b"]]),
+    ({"a": [1]}, {"a": [1]}),
+    (([1], {"b": [2]}), [[1], {"b": [2]}]),
+    ([Decimal("9.5"), Colour.OPAL, [True]], [9.5, "opal", [True]]),
+    ([Tagged("a"), {"b": Tagged("c")}], ["a", {"b": "c"}]),
+    ([(1, 2), {3}], [[1, 2], [3]]),
+    ([2**70, "é", None, 1.5], [2**70, "é", None, 1.5]),
+]
+"""Values, and what they are read as."""
+
+
+@pytest.mark.parametrize(("value", "expected"), NESTED)
+def test_what_an_app_changes_later_was_not_recorded(value: Any, expected: Any) -> None:
+    given = deepcopy(value)
+    recorded = record("Lead", {"deep": given, "conversion.id": "1"}, NOW)
+    for part in (given, *given) if isinstance(given, (list, tuple)) else (given, *given.values()):
+        if isinstance(part, (list, set, dict)):
+            part.clear()
+    for _ in range(2):
+        event = event_of(recorded, EventType.LEAD)
+        assert conversion_of(event).properties == conversion_of(seal(event)).properties == {"deep": expected}
+
+
+def test_what_waits_to_be_read_has_nothing_in_it_that_the_garbage_collector_goes_over() -> None:
+    attributes = {**GIVEN, "items": [{"id": "a", "price": 1.5}], "deep": {"a": [1]}, "many": [[[[]]]]}
+    recorded = record("Purchase", attributes, NOW)
+    assert {type(value) for value in recorded.attributes.values()} <= values.IMMUTABLE | {bytes}
+
+
+@pytest.mark.parametrize("value", [[b""], [b"meta"], ["meta", b""]])
+def test_bytes_name_no_provider(value: Any) -> None:
+    conversion = captured(**{"conversion.providers": value})
+    assert conversion.providers is None
+    assert [name for name, _ in conversion.left_out] == ["conversion.providers"]
 
 
 def test_an_email_in_a_url_is_cut_out_of_it() -> None:

@@ -10,10 +10,11 @@ thread. `capture.conversion_of` reads the sealed event, here or in another proce
 from __future__ import annotations
 
 import json
+import marshal
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from . import payload, persons, values
 from . import semconv as sc
@@ -77,10 +78,11 @@ class Recorded(NamedTuple):
         around, origin, timed_here, left_out: See `Event`.
         owed: The names of the providers that were configured then, with commas between.
         tell: To be given the event once it is sealed; None where nobody else sees it.
+        packed: Names of the attributes that are lists or dicts, here in bytes; `event_of` unpacks them.
     """
 
     name: str
-    attributes: Mapping[str, Any]
+    attributes: dict[str, Any]
     time_unix_nano: int
     around: Mapping[str, Any] = NOTHING
     origin: tuple[int, int] | None = None
@@ -88,6 +90,7 @@ class Recorded(NamedTuple):
     left_out: tuple[tuple[str, str], ...] = ()
     owed: str = ""
     tell: Tell | None = None
+    packed: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Recorded({shown_event_name(self.name)!r})"
@@ -109,16 +112,40 @@ def record(
         attributes: As recorded, raw values included; not changed.
         around, origin, timed_here, owed, tell: See `Recorded`.
     """
-    held = dict(attributes)
+    held: dict[str, Any] = {}
     left_out: tuple[tuple[str, str], ...] = ()
-    for key, value in held.items():
-        if type(value) not in values.IMMUTABLE:
-            try:
-                held[key] = values.snapshot(value)
-            except Exception as problem:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
-                left_out = (*left_out, _left_out(key, problem))
-                held[key] = _instead(treatments[key])
-    return Recorded(name, held, time_unix_nano, around, origin, timed_here, left_out, owed, tell)
+    packed: tuple[str, ...] = ()
+    for key, value in dict(attributes).items():
+        if type(value) in values.IMMUTABLE:
+            held[key] = value
+            continue
+        try:
+            held[key] = copy = _packed(value)
+            if type(copy) is bytes:
+                packed = (*packed, key)
+        except Exception as problem:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
+            left_out = (*left_out, _left_out(key, problem))
+            held[key] = _instead(treatments[key])
+    fields = (name, held, time_unix_nano, around, origin, timed_here, left_out, owed, tell, packed)
+    return tuple.__new__(Recorded, fields)  # half the time of a call
+
+
+_FORMAT = 2
+"""Of `marshal`: the newer ones look for what comes twice, which takes longer than it saves."""
+
+
+def _packed(value: Any) -> Any:
+    """A value as it is now. Lists and dicts become bytes, in less time than a copy takes and a third of its room.
+
+    What waits then has nothing in it that the garbage collector goes over, which would come several times as often, and on the
+    app's thread.
+    """
+    if type(value) is list or type(value) is dict:
+        try:
+            return marshal.dumps(cast("Any", value), _FORMAT)
+        except ValueError:
+            """There is something else in it than JSON has."""
+    return values.snapshot(value)
 
 
 def event_of(recorded: Recorded, event_type: EventType) -> Event:
@@ -127,7 +154,11 @@ def event_of(recorded: Recorded, event_type: EventType) -> Event:
     Args:
         event_type: What `capture.recognise` said.
     """
-    name, held, time_unix_nano, around, origin, timed_here, left_out, _, _ = recorded
+    name, held, time_unix_nano, around, origin, timed_here, left_out, _, _, packed = recorded
+    if packed:
+        held = held.copy()
+        for key in packed:
+            held[key] = marshal.loads(held[key])  # noqa: S302 reason: it was written in this process
     if "@" in name or "%" in name or not name.isascii():
         left_out = (*left_out, _NAME_LEFT_OUT) if contains_email(name) else left_out
         name = shown_event_name(name, event_type)

@@ -221,7 +221,7 @@ def names(value: object) -> frozenset[str]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (Sequence, frozenset, set)):
         raise Unusable("not a list of provider names")
-    return frozenset(identifier(part).lower() for part in parts if part)
+    return frozenset(identifier(part).lower() for part in parts if part or isinstance(part, bytes))
 
 
 def items(value: object) -> tuple[Item, ...]:
