@@ -10,7 +10,7 @@ import queue  # and not its names, which gevent may replace only after the fork
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from .spool import Line
 
 GATHER_SECONDS = 0.05
 """How long the thread lets events gather: waking it for each would cost more than the event."""
-_CHUNK = 32  # few enough that the garbage collector does not come while they are read
+_CHUNK = 24  # few enough that the garbage collector does not come while they are read and written
 _HURRY = 512
 """So many that wait end the gathering."""
 
@@ -53,7 +53,7 @@ class Intake:
         capacity: How many may wait.
     """
 
-    def __init__(self, take: Callable[[list[Arrival | Recorded]], None], capacity: int) -> None:
+    def __init__(self, take: Callable[[Iterable[Arrival | Recorded]], None], capacity: int) -> None:
         self._take = take
         self.capacity = capacity
         self.reset()
@@ -90,12 +90,18 @@ class Intake:
             return False
         try:
             while self._queue:
-                self._take([self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))])
+                self._take(self._portion())
                 if deadline is not None and time.monotonic() > deadline:
                     break
         finally:
             self._draining.release()
         return not self._queue
+
+    def _portion(self) -> Iterator[Arrival | Recorded]:
+        """One by one, so that what has been read is gone."""
+        with suppress(IndexError):  # a signal handler may drain in between
+            for _ in range(_CHUNK):
+                yield self._queue.popleft()
 
     @contextmanager
     def still(self) -> Iterator[None]:

@@ -223,12 +223,12 @@ class Pipeline:
         if not queued:
             turn_away(self._arrivals([one]), self._lanes.of, QUEUE_FULL)
 
-    def _arrivals(self, waiting: Sequence[Arrival | Recorded]) -> Iterable[Arrival]:
+    def _arrivals(self, waiting: Iterable[Arrival | Recorded]) -> Iterable[Arrival]:
         """What waited is read, and comes into the journal."""
         arrivals = self.reader.arrivals(waiting)
         return arrivals if self._storage is None else self._storage.take_in(arrivals)
 
-    def _route(self, waiting: Sequence[Arrival | Recorded]) -> None:
+    def _route(self, waiting: Iterable[Arrival | Recorded]) -> None:
         """Read events, and offer each to every lane; on the intake's thread, or on one that flushes."""
         try:
             if self.at_first is not None:
