@@ -51,7 +51,7 @@ LAYERS = [
     {"sealing"},
     {"provider_settings", "spool"},
     {"capture", "commit", "providers.base", "request"},
-    {"providers.ga4_validation"},
+    {"providers.ga4_validation", "spans"},
     {"providers", *(f"providers.{name}" for name in BUILT_IN), "visitor"},
     {"routing", "transport", "context", "pace", "provider_list"},
     {"model"},

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,9 +21,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 import eventflows
 from eventflows import ConfigurationError, EventFlowsInstrumentor, EventFlowsLogRecordExporter
-from eventflows.commit import UnitOfWork, scope_of
+from eventflows.commit import UnitOfWork
 from eventflows.pipeline import Pipeline
 from eventflows.providers.console import ConsoleProvider
+from eventflows.spans import Scope, awaited, scope_of
 from eventflows.visitor import Visiting, Visitor, WSGIMiddleware
 from tests.test_visitor import by_asgi, by_wsgi, environ
 
@@ -328,17 +330,96 @@ def test_threads_that_record_at_once_share_the_unit_of_work(
     """It is made with the first conversion: here two of them are the first."""
     both = threading.Barrier(2)
 
-    def made(*args: Any) -> UnitOfWork:
+    def made(*args: Any) -> Scope:
         both.wait(5)
-        return UnitOfWork(*args)
+        return Scope(*args)
 
-    monkeypatch.setattr("eventflows.context.UnitOfWork", made)
-    with tracer.start_as_current_span("root") as span:
-        scope = scope_of(span)
-        with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(lambda _: scope.unit, range(2))
-    assert first is second is scope.unit
+    monkeypatch.setattr("eventflows.spans.Scope", made)
+    with tracer.start_as_current_span("root") as span, ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: scope_of(span), range(2))
+    assert first is not None
+    assert first is second
     assert first.ended
+    assert awaited == {}
+
+
+def test_a_span_may_end_while_a_conversion_is_recorded_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ending(dict[int, Scope]):
+        def __setitem__(self, key: int, scope: Scope) -> None:
+            super().__setitem__(key, scope)
+            span.end()  # as another thread may; its `on_end` looked before
+
+    trace.set_tracer_provider(TracerProvider())
+    pipeline = eventflows.configure([ConsoleProvider()], commit="span_ok")
+    waiting = Ending()
+    monkeypatch.setattr("eventflows.spans.awaited", waiting)
+    span = trace.get_tracer("app").start_span("root")
+    with trace.use_span(span):
+        purchase()
+    assert pipeline.waiting == 0
+    assert waiting == {}
+    assert counts() == (1, {})
+
+
+def test_what_is_recorded_below_a_root_that_has_failed_shares_its_fate(tracer: trace.Tracer) -> None:
+    """As in a task or a thread that outlives the request: nothing but its own span refers to the root any more."""
+    for fails in (True, False):
+        with tracer.start_as_current_span("root") as root:
+            below = tracer.start_span("task")
+            root.set_status(StatusCode.ERROR if fails else StatusCode.OK)
+        del root
+        with trace.use_span(below, end_on_exit=True):
+            purchase("late")
+    assert counts() == (1, FAILED)
+
+
+def test_a_span_without_conversions_leaves_nothing_to_wait_for(
+    tracer: trace.Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*_: Any) -> Scope:
+        raise AssertionError("nobody asked")
+
+    monkeypatch.setattr("eventflows.spans.Scope", made)
+    with tracer.start_as_current_span("root", kind=SpanKind.SERVER), tracer.start_as_current_span("db") as span:
+        span.add_event("cache.miss")
+    assert awaited == {}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_server_spans_in_one_another_are_all_within_the_local_root(tracer: trace.Tracer, fails: bool) -> None:
+    with tracer.start_as_current_span("root") as root:
+        with (
+            tracer.start_as_current_span("POST", kind=SpanKind.SERVER),
+            tracer.start_as_current_span("GET", kind=SpanKind.SERVER),
+        ):
+            purchase()
+        root.set_status(StatusCode.ERROR if fails else StatusCode.OK)
+    assert counts() == ((0, FAILED) if fails else (1, {}))
+
+
+def test_a_long_line_of_spans_does_not_stay_in_memory(tracer: trace.Tracer) -> None:
+    """As of a task that starts the next one: each knows the local root, not the one before."""
+    span = tracer.start_span("root")
+    seen = []
+    for _ in range(3):
+        before, span = span, tracer.start_span("next", context=trace.set_span_in_context(span))
+        before.end()
+        seen.append(weakref.ref(before))
+        del before
+    assert [one() is None for one in seen] == [False, True, True]
+
+
+def test_what_was_added_before_the_instrumentor_came_is_found_at_the_end() -> None:
+    trace.set_tracer_provider(TracerProvider())
+    eventflows.configure([ConsoleProvider()])
+    with trace.get_tracer("app").start_as_current_span("root") as span:
+        span.add_event("Purchase", {"order_id": "1"})
+        EventFlowsInstrumentor().instrument()
+        span.add_event("Purchase", {"order_id": "2"})
+    EventFlowsInstrumentor().uninstrument()
+    with trace.get_tracer("app").start_as_current_span("root") as span:
+        span.add_event("Purchase", {"order_id": "3"})
+    assert counts() == (3, {})
 
 
 def test_a_task_within_a_span_is_no_part_of_itself(tracer: trace.Tracer) -> None:

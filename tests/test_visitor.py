@@ -392,7 +392,10 @@ def test_a_proxys_address_is_not_the_visitors_when_the_span_has_ended_either(cau
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "unsampled"])
 @pytest.mark.parametrize("way", [by_wsgi, by_asgi])
-def test_a_request_that_is_over_needs_no_garbage_collector(way: Any, sampler: Any, instrumented: None) -> None:
+@pytest.mark.parametrize("recorded", ["nothing", "a conversion", "a late conversion"])
+def test_a_request_that_is_over_needs_no_garbage_collector(
+    way: Any, sampler: Any, recorded: str, caught: list[Conversion], instrumented: None
+) -> None:
     """What refers to itself in a circle stays in memory until a collection, and makes them frequent."""
     start(sampler, visitor=PROXIES)
     EventFlowsInstrumentor().instrument()
@@ -402,6 +405,11 @@ def test_a_request_that_is_over_needs_no_garbage_collector(way: Any, sampler: An
         tracer = trace.get_tracer("app")
         with tracer.start_as_current_span("POST", kind=SpanKind.SERVER) as span, tracer.start_as_current_span("order"):
             spans.append(weakref.ref(span))
+            if recorded == "a conversion":
+                purchase()
+        if recorded == "a late conversion":
+            with trace.use_span(span):
+                purchase()
 
     gc.disable()
     try:
@@ -409,6 +417,8 @@ def test_a_request_that_is_over_needs_no_garbage_collector(way: Any, sampler: An
         assert [span() for span in spans] == [None]
     finally:
         gc.enable()
+    assert eventflows.force_flush(5_000)
+    assert len(caught) == (recorded != "nothing")
 
 
 def test_click_ids_in_the_baggage_are_taken(caught: list[Conversion]) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
@@ -26,7 +26,7 @@ still_at_fork(keeping)
 
 
 class Within(Protocol):
-    """What work may be a part of: a span's scope, or a visitor. Its unit may be made when asked for, as most never are."""
+    """What work may be a part of: a span's scope, or a visitor."""
 
     @property
     def unit(self) -> UnitOfWork | None: ...
@@ -106,15 +106,6 @@ STATUS_CODES = ("http.response.status_code", "http.status_code")
 
 def is_server_error(status_code: object) -> bool:
     return isinstance(status_code, int) and status_code >= 500
-
-
-SCOPE = "_eventflows_scope"
-"""The attribute of a span object that says what the span is a part of (`eventflows.context.Scope`)."""
-
-
-def scope_of(span: object) -> Any:
-    """What a span is a part of (an `eventflows.context.Scope`), where its start was seen; else None."""
-    return getattr(span, SCOPE, None)
 
 
 class Fate(Enum):

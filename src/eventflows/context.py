@@ -6,7 +6,6 @@ are recorded and by the instrumentor where a sampler dropped them, since nobody 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -14,20 +13,18 @@ from typing import Any
 
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, get_current
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind
 
 from . import semconv as sc
-from .commit import SCOPE, STATUS_CODES, UnitOfWork, is_server_error, keeping, scope_of
+from .commit import UnitOfWork
 from .cookies import clicks_of_cookies, clicks_of_query
 from .errors import Unusable
 from .proxies import client_address
 from .request import READERS
+from .spans import Scope, UnsampledRoot, begin, is_server, join, owner_of, scope_of
 from .values import click_id, header
 from .visitor import Visitor, current_settings, current_visitor
 
-_INTERNAL, _SERVER = SpanKind.INTERNAL, SpanKind.SERVER
-_METHODS = frozenset({"http.request.method", "http.method"})
 _PEERS = ("client.address", "http.client_ip", "net.peer.ip", "net.sock.peer.addr", "network.peer.address")
 _OTHERS: Mapping[str, tuple[str, ...]] = {
     sc.USER_AGENT: (
@@ -50,138 +47,26 @@ _OUTGOING = (SpanKind.CLIENT, SpanKind.PRODUCER)
 _EMPTY: tuple[Any, ...] = ("", (), [])
 
 
-class Scope:
-    """What a span is a part of.
-
-    Attributes:
-        owner: The context of the span that it begins with, compared by identity.
-        root: The scope of the local root span; None is this one.
-        server: The enclosing HTTP server span, or the attributes it started with where it is not recorded.
-        visitor: Whose request was being answered when the span started.
-        mixed: Conversions were recorded on behalf of other visitors meanwhile; which those were cannot be told afterwards.
-        ended: Whether the local root span has: False until then, then the span as it ended, or True where it is not recorded.
-    """
-
-    __slots__ = ("_unit", "ended", "mixed", "owner", "root", "server", "visitor")
-
-    def __init__(
-        self, owner: trace.SpanContext, server: Any = None, visitor: Visitor | None = None, root: Scope | None = None
-    ) -> None:
-        self.owner = owner
-        self.server = server
-        self.visitor = visitor
-        self.mixed = False
-        self.ended: ReadableSpan | bool = False
-        self.root = root
-        self._unit: UnitOfWork | None = None  # most spans are over without a conversion
-
-    @property
-    def unit(self) -> UnitOfWork:
-        """The local root span, as a unit of work."""
-        if self.root is not None:
-            return self.root.unit
-        unit = self._unit
-        if unit is None:
-            made = UnitOfWork(self.visitor)
-            with keeping:
-                if self._unit is None:  # no call between this and the next line, so that no signal handler is either
-                    self._unit = made
-                unit = self._unit
-            if self.ended:  # looked at last, as `end` looks for the unit last: one of the two sees the other
-                unit.end(None if self.ended is True else self.ended)
-        return unit
-
-    def comes_to(self, visitor: Visitor) -> None:
-        """From here on it is this visitor's, unless it is another's. The work began before, and is no part of theirs."""
-        if self.visitor is None:
-            _ = self.unit
-            self.visitor = visitor
-
-    def end(self, span: ReadableSpan | None = None) -> None:
-        """The span that it began with has ended.
-
-        Args:
-            span: The copy that `on_end` gets of a recorded one.
-        """
-        if self.server is not None and span is not None:
-            self.server = span  # which knows no scope: a span and its scope are a circle, left to the garbage collector
-        if self.root is None:
-            self.ended = True if span is None else span
-            if self._unit is not None:
-                self._unit.end(span)
-
-
-def is_server(kind: SpanKind | None, attributes: Mapping[str, Any] | None) -> bool:
-    """Whether a span that starts so is of an HTTP request that is answered here."""
-    if kind is not _INTERNAL:
-        return kind is _SERVER
-    return bool(attributes) and not _METHODS.isdisjoint(attributes or ())
-
-
-def follow(span: Any, context: trace.SpanContext, parent: Any, server: Any) -> Scope:
-    """Remember what a span that has just started is a part of.
+def follow(span: Any, context: Context | None) -> None:
+    """Remember what a recorded span that has just started is a part of.
 
     Args:
-        context: The span's own.
-        parent: The span that was current in its context, if any.
-        server: What to keep of it where it is an HTTP server span: itself, or its attributes; else None.
+        context: What it was started in; None is what is current.
     """
-    scope: Scope | None = getattr(span, SCOPE, None)
-    if scope is not None:
-        return scope
-    scope = getattr(parent, SCOPE, None)
-    if scope is None:
-        scope = Scope(context, server, current_visitor())
-    elif server is not None:
-        scope = Scope(context, server, current_visitor() or scope.visitor, scope.root or scope)
-    try:
-        setattr(span, SCOPE, scope)
-    except AttributeError:
-        """A span of another make, which lets nothing be put on it."""
-    return scope
-
-
-# The exception that leaves a span's `with` block makes `use_span` set the status, but only of a span that is recorded.
-_USE_SPAN = getattr(getattr(trace.use_span, "__wrapped__", None), "__code__", None)
-
-
-class UnsampledRoot(trace.NonRecordingSpan):
-    """A local root span that the sampler dropped, but for whether it failed."""
-
-    def __init__(self, context: trace.SpanContext, status_on_exception: bool) -> None:
-        super().__init__(context)
-        self._status = StatusCode.UNSET
-        self._status_on_exception = status_on_exception
-        self._handled = sys.exc_info()[1]  # what was being handled when the work began is none of its failures
-
-    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:  # noqa: ARG002
-        code = status.status_code if isinstance(status, Status) else status
-        if self._status is not StatusCode.OK and code is not StatusCode.UNSET:  # as the SDK does it
-            self._status = code
-
-    def set_attribute(self, key: str, value: Any) -> None:
-        if key in STATUS_CODES and is_server_error(value):
-            self._status = StatusCode.ERROR
-
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        for key, value in attributes.items():
-            self.set_attribute(key, value)
-
-    def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
-        scope = scope_of(self)
-        if scope is None or scope.ended or scope.owner is not self.get_span_context():
-            return
-        leaves_with = sys.exc_info()[1] if sys._getframe(1).f_code is _USE_SPAN else None
-        if self._status_on_exception and isinstance(leaves_with, Exception) and leaves_with is not self._handled:
-            self.set_status(StatusCode.ERROR)
-        if self._status is StatusCode.ERROR:
-            scope.unit.failed = True
-        scope.end()
+    if context is None:
+        context = get_current()
+    above = owner_of(trace.get_current_span(context)) if context else None
+    if above is None:
+        begin(span, current_visitor(context))
+    elif is_server(span.kind, span.attributes):
+        begin(span, current_visitor(context), above)
+    else:
+        join(span, above)
 
 
 def follow_unsampled(
     span: trace.NonRecordingSpan,
-    parent: trace.Span,
+    context: Context | None,
     kind: SpanKind | None,
     attributes: Mapping[str, Any] | None,
     status_on_exception: bool,
@@ -194,9 +79,18 @@ def follow_unsampled(
     own = span.get_span_context()
     if not own.is_valid:  # a disabled tracer's
         return span
-    if scope_of(parent) is None:
-        span = UnsampledRoot(own, status_on_exception)
-    follow(span, own, parent, (attributes or {}) if is_server(kind, attributes) else None)
+    if context is None:
+        context = get_current()
+    above = owner_of(trace.get_current_span(context)) if context else None
+    told = (attributes or {}) if is_server(kind, attributes) else None
+    if above is None:
+        root = UnsampledRoot(own, status_on_exception)
+        begin(root, current_visitor(context), told=told)
+        return root
+    if told is None:
+        join(span, above)
+    else:
+        begin(span, current_visitor(context), above, told)
     return span
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from opentelemetry.trace import get_current_span
 
-from .commit import UnitOfWork, scope_of
+from .commit import UnitOfWork
 from .context import around, visitor_snapshot
 from .log import Notices
 from .patching import Patches
 from .request import read_attributes
+from .spans import scope_of
 from .visitor import Visiting, Visitor, answer_asgi, answer_wsgi, current_visitor
 
 _WSGI = (("flask.app", "Flask"), ("django.core.handlers.wsgi", "WSGIHandler"))

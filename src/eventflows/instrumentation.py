@@ -181,7 +181,7 @@ def _unsampled(
     set_status_on_exception: bool = True,
     **_: Any,
 ) -> trace.Span:
-    return follow_unsampled(span, trace.get_current_span(context), kind, attributes, set_status_on_exception)
+    return follow_unsampled(span, context, kind, attributes, set_status_on_exception)
 
 
 @dataclass
@@ -232,6 +232,7 @@ class EventFlowsInstrumentor:
         patches.substitute(SdkSpan, "add_event", _adding)
         patches.substitute(trace.NonRecordingSpan, "add_event", _adding)
         patches.substitute(SdkTracer, "start_span", _starting)
+        EventFlowsSpanProcessor.events_are_caught = True
         patches.wrap(LoggerProvider, "add_log_record_processor", self._log_processor_added)
         patches.wrap(TracerProvider, "add_span_processor", self._span_processor_added)
         if frameworks:
@@ -254,6 +255,7 @@ class EventFlowsInstrumentor:
         if active is None:
             return
         survey.instrumentor_is(False)
+        EventFlowsSpanProcessor.events_are_caught = False
         del trace.Tracer.add_event  # type: ignore[attr-defined]
         active._patches.undo()
         for pipeline, processor in active._attached:

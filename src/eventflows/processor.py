@@ -15,16 +15,16 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadW
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind, get_current_span
 
 from . import config
 from .capture import names_a_person
-from .context import Scope, around, around_ended, follow, is_server
+from .context import around, around_ended, follow
 from .log import Notices, logger
 from .pipeline import Pipeline
 from .running import current, shared
 from .sdk import has_events
 from .sealing import shown_event_name
+from .spans import Scope, awaited, scope_of
 from .telemetry import OF_DELIVERY, Indifferent
 
 _MAX_RUNNING = 100_000
@@ -114,24 +114,28 @@ class EventFlowsSpanProcessor(Indifferent):
     """Captures conversions from the events of ended spans, and knows which request and which local root a span belongs to.
 
     Spans that a sampler dropped reach no processor; the instrumentor follows those.
+
+    Attributes:
+        events_are_caught: By the instrumentor, as they are added: none is left to find when a span ends.
     """
+
+    events_are_caught = False
 
     def __init__(self, pipeline: Pipeline | None = None) -> None:
         self._pipeline = _pipeline(pipeline, None, {})
         self._pipeline.attach(self)
-        self._running: dict[int, Scope] = {}  # by span id, as the span that `on_end` gets is a copy
+        self._running: dict[int, Span] = {}
+        """Spans whose events are to be found at their end, by their ids: what `on_end` gets is a copy."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        if parent_context is not None and OF_DELIVERY in parent_context:
+        if parent_context and OF_DELIVERY in parent_context:
             return
         try:
-            parent = get_current_span(parent_context) if span.parent is not None else None
-            kind = span.kind
-            server = span if kind is SpanKind.SERVER or is_server(kind, span.attributes) else None
-            context = span.context
-            self._running[context.span_id] = follow(span, context, parent, server)
-            if len(self._running) > _MAX_RUNNING:  # spans that nobody ends must not fill the memory
-                self._running.pop(next(iter(self._running)), None)
+            follow(span, parent_context)
+            if not self.events_are_caught:
+                self._running[span.context.span_id] = span
+                if len(self._running) > _MAX_RUNNING:  # spans that nobody ends must not fill the memory
+                    self._running.pop(next(iter(self._running)), None)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             _notices.warn(
                 "follow",
@@ -140,11 +144,10 @@ class EventFlowsSpanProcessor(Indifferent):
             )
 
     def on_end(self, span: ReadableSpan) -> None:
-        context = span.context
-        scope = self._running.pop(context.span_id, None) if context is not None else None
-        if has_events(span):
-            _record_span(self._pipeline, span, scope)
-        if scope is not None and scope.owner is context:
+        live = self._running.pop(span.context.span_id, None) if self._running else None
+        if (live is not None or not self.events_are_caught) and has_events(span):
+            _record_span(self._pipeline, span, scope_of(live))
+        if awaited and (scope := awaited.pop(span.context.span_id, None)) is not None:
             scope.end(span)
 
     def shutdown(self) -> None:

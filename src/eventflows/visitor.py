@@ -18,11 +18,12 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
 
-from .commit import UnitOfWork, scope_of
+from .commit import UnitOfWork
 from .lifespan import ASGIApp, Message, Receive, Send, answer_lifespan
 from .log import Notices
 from .proxies import Network, networks
 from .request import RequestHead, attributes_of, head_of_environ, head_of_scope, of_environ, of_scope, read_attributes
+from .spans import scope_of
 
 REQUEST_KEY = "eventflows.visitor"
 """Where a WSGI environ or ASGI scope carries its visitor."""
