@@ -91,6 +91,34 @@ def run(sandbox_url: str, folder: Path, first: int, count: int, end: str) -> sub
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("queue_size", [4, 10_000])
+def test_a_flush_right_after_the_start_is_for_what_was_left_as_well(
+    queue_size: int, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to find and to read it, and also where it does not fit into memory at once."""
+    sandbox.fault("meta", status=500, times=10_000)
+    start(sandbox.url, tmp_path)
+    record(*(f"e{number}" for number in range(20)))
+    assert not eventflows.shutdown(200)
+    sandbox.reset()
+    monkeypatch.setattr(storage, "SCAN_SECONDS", 5.0)
+    for owner, name in ((storage, "take"), (journal.Journal, "pending")):
+        slowly(monkeypatch, owner, name)
+    start(sandbox.url, tmp_path, queue_size=queue_size)
+    assert eventflows.force_flush(20_000)
+    assert len(arrived(sandbox)) == 20
+
+
+def slowly(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    found = getattr(owner, name)
+
+    def wrapped(*given: Any, **named: Any) -> Any:
+        time.sleep(0.1)
+        return found(*given, **named)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
 def test_what_a_killed_process_had_recorded_is_delivered_by_the_next(sandbox: Sandbox, tmp_path: Path) -> None:
     """Killed with everything queued, and the platform down; each arrives once, also what is recorded afterwards."""
     sandbox.fault("meta", status=500, times=100_000)

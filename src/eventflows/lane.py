@@ -240,19 +240,19 @@ class Lane:
             self._batcher.flush_soon()
 
     def wait_settled(self, deadline: float) -> bool:
-        """Wait until nothing is pending or the deadline (of `time.monotonic`) has come; True where nothing is pending.
+        """Wait until nothing is pending or to be loaded, or the deadline (of `time.monotonic`) has come; True where nothing is.
 
         What is on disk only when the lane is closed is for the next process, and not waited for.
         """
         with self._changed:
             while (
-                self._pending
+                (self._pending or self._backlog.waits)
                 and not (self._closed and self._in_memory <= 0)
                 and (left := deadline - time.monotonic()) > 0
             ):
                 self.flush_soon()  # again and again, as the SDK's thread may lose a wake-up
                 self._changed.wait(min(left, 0.05))
-            return self._pending == 0
+            return not (self._pending or self._backlog.waits)
 
     def close_soon(self) -> None:
         with self._changed:

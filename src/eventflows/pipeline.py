@@ -337,10 +337,10 @@ class Pipeline:
         """
         self._check_fork()
         deadline = time.monotonic() + timeout_millis / 1000
-        drained = self._intake.drain(deadline)
+        known = self._intake.drain(deadline) and (self._storage is None or self._storage.has_looked(deadline))
         for lane in self._lanes:
             lane.flush_soon()
-        return drained and all([lane.wait_settled(deadline) for lane in self._lanes]) and not self._waiting
+        return known and all([lane.wait_settled(deadline) for lane in self._lanes]) and not self._waiting
 
     def shutdown(self, timeout_millis: float = 30_000) -> bool:
         """Deliver what is queued and take no more; what is left at the timeout stays in the storage, or is counted as dropped.

@@ -60,7 +60,7 @@ class Storage:
         _renew_in_child()
         self._own, self._adopted = None, []
         self._opening = threading.RLock()
-        self._stop = threading.Event()
+        self._stop, self._looked = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._not_before = 0.0
         self._closed = False
@@ -71,8 +71,14 @@ class Storage:
         with self._opening:
             if self._thread is None and not self._closed and not forks_its_workers():
                 self._thread = thread = threading.Thread(target=self._tend, name="EventFlows-storage", daemon=True)
-                with suppress(RuntimeError):  # the interpreter is shutting down
+                try:
                     thread.start()
+                except RuntimeError:  # the interpreter is shutting down
+                    self._looked.set()
+
+    def has_looked(self, deadline: float) -> bool:
+        """Wait until the lanes know what earlier processes left; False where the deadline (of `time.monotonic`) comes first."""
+        return self._thread is None or self._looked.wait(max(0.0, deadline - time.monotonic()))
 
     def number(self, event: Event, owed: str) -> Arrival:
         """Have a place for an event, which is to be queued and written then. Where there is none it is in memory only."""
@@ -180,6 +186,7 @@ class Storage:
             retention = self.retention if due else None
             self._attempt(self._leave_if_removed)
             self._attempt(self._adopt)
+            self._looked.set()
             self._attempt(self._tended)
             for one in self.journals():
                 self._attempt(one.tidy, retention)
