@@ -9,6 +9,7 @@ import pytest
 
 import eventflows
 from eventflows import MetaProvider, lane
+from eventflows.conversion import Conversion
 from eventflows.sandbox import Sandbox
 from tests.conftest import four
 
@@ -37,6 +38,30 @@ def test_a_lane_that_cannot_count_costs_no_other_lane_its_events(
     assert stats["meta/wrong"].dropped == {"internal error (TypeError)": 40}
     assert {stats[one.name].delivered for one in right} == {40}
     assert len(sandbox.events("tiktok")) == 40
+
+
+class WithoutAge(MetaProvider):
+    """A provider of somebody's own that fails where nothing of ours would."""
+
+    def max_age_ns(self, conversion: Conversion) -> int | None:
+        raise ZeroDivisionError
+
+
+class WithTooLittle(MetaProvider):
+    def encode(self, conversion: Conversion) -> Any:
+        return super().encode(conversion)[:3]
+
+
+@pytest.mark.parametrize("kind", [WithoutAge, WithTooLittle])
+def test_a_provider_that_fails_costs_no_other_its_events(kind: type[MetaProvider], sandbox: Sandbox) -> None:
+    wrong = kind("123", "abc", endpoint=f"{sandbox.url}/meta", name="meta/wrong")
+    pipeline = eventflows.configure([wrong, *four(sandbox.url)])
+    record(40)
+    assert eventflows.force_flush(10_000)
+    stats = pipeline.stats()
+    assert all(adds_up(one) for one in stats.values())
+    assert {stats[one.name].delivered for one in four()} == {40}
+    assert sum(stats["meta/wrong"].refused.values()) == 40
 
 
 def test_a_lane_that_cannot_start_costs_no_other_lane_its_events(

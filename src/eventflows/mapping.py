@@ -115,15 +115,15 @@ def mapped(provider: Provider, conversion: Conversion, now: int) -> Mapped | Not
     Args:
         now: Unix time in nanoseconds.
     """
-    limit, ahead = provider.max_age_ns(conversion), conversion.time_unix_nano - now
-    if limit is not None and -ahead > limit:
-        return too_old(provider, limit)
-    if ahead > 0:
-        most = MAX_CLOCK_STEP_NS if conversion.timed_here else provider.MAX_AHEAD_NS
-        if provider.MAX_AHEAD_NS is not None and most is not None and ahead > most:
-            return NotSent("refused", "from the future: its timestamp must be in nanoseconds since 1970")
-        conversion = conversion._replace(time_unix_nano=now)
     try:
+        limit, ahead = provider.max_age_ns(conversion), conversion.time_unix_nano - now
+        if limit is not None and -ahead > limit:
+            return too_old(provider, limit)
+        if ahead > 0:
+            most = MAX_CLOCK_STEP_NS if conversion.timed_here else provider.MAX_AHEAD_NS
+            if provider.MAX_AHEAD_NS is not None and most is not None and ahead > most:
+                return NotSent("refused", "from the future: its timestamp must be in nanoseconds since 1970")
+            conversion = conversion._replace(time_unix_nano=now)
         if provider.rename is not None:
             conversion = cast("Rename", provider.rename).apply(conversion)
         encoded = provider.encode(conversion)
@@ -138,8 +138,8 @@ def mapped(provider: Provider, conversion: Conversion, now: int) -> Mapped | Not
 
 def written(found: Mapped, source: Source, by: LaneSettings | None = None) -> Entry | NotSent:
     """What `mapped` found, in bytes. The other arguments are attributes of `Entry`."""
-    (event, envelope, repeatable, common), limit = found
     try:
+        (event, envelope, repeatable, common), limit = found
         content = payload.encode(event)
     except Exception as problem:  # noqa: BLE001 reason: as above
         return _not_encodable(problem)
