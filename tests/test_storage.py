@@ -109,6 +109,27 @@ def test_a_flush_right_after_the_start_is_for_what_was_left_as_well(
     assert len(arrived(sandbox)) == 20
 
 
+@pytest.mark.parametrize("renewed", [False, True])
+def test_an_answer_after_the_timeout_of_shutdown_is_written_down(
+    renewed: bool, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """So that the next pipeline does not send again what the platform has; also where a reload came meanwhile."""
+    sandbox.fault("meta", delay=0.7)
+    pipeline = start(sandbox.url, tmp_path)
+    record("e1")
+    pipeline.force_flush(300)
+    if renewed:
+        pipeline.reload(
+            [MetaProvider("123", "other", endpoint=f"{sandbox.url}/meta")], sending_queue={"storage": str(tmp_path)}
+        )
+    assert not eventflows.shutdown(100)
+    until(lambda: outcomes(tmp_path) == {"e1": "delivered"}, 5)
+    assert pipeline.stats()["meta"].delivered == 1
+    start(sandbox.url, tmp_path)
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["e1"]
+
+
 def slowly(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     found = getattr(owner, name)
 

@@ -123,8 +123,8 @@ class Lane:
                 (admitted, not_sent, no_room), match_keys = self._sorted(
                     sources, [internal_error(problem)] * len(sources)
                 )
-            ledger = self._ledger
             self._count_in(sources, loaded)
+            ledger = self._ledger
             full = AFTER_SHUTDOWN if self._closed else QUEUE_FULL
             turned_away = sum([self._turn_away(one.kind, one.journal, one.seq, full) for one in no_room])
             for outcome, some in not_sent.items():
@@ -134,9 +134,8 @@ class Lane:
                 ledger.mapped += len(admitted)
                 ledger.match_keys.update(match_keys)
             self._admit(admitted)
-            batcher = self._batcher
-        if admitted and batcher is not None:
-            batcher.emit_all(admitted)
+        if admitted and self._batcher is not None:
+            self._batcher.emit_all(admitted)
         for outcome, some in not_sent.items():
             self._outcomes.write(some, *outcome)
             tell_lost(self._notices, self.provider.name, *outcome, len(some))
@@ -149,9 +148,8 @@ class Lane:
         found = sort(sources, written, self._room())
         if found.admitted and self._batcher is None:
             self._start()
-        if self._telemetry is None:
-            return found, {}
-        return found, count_match_keys((entry.source.traits for entry in found.admitted), self.provider.MATCH_KEYS)
+        traits = (entry.source.traits for entry in found.admitted) if self._telemetry is not None else ()
+        return found, count_match_keys(traits, self.provider.MATCH_KEYS)
 
     def _count_in(self, sources: Sequence[Source], loaded: bool) -> None:
         """Count conversions as captured, but for those from a journal that were counted when there was no room for them."""
@@ -268,10 +266,10 @@ class Lane:
         Returns:
             True where every conversion had its outcome.
         """
-        quiet = True
         if self._batcher is not None and self._outbox is not None:
             self._batcher.join(deadline - time.monotonic())
-            quiet = all([outbox.join(deadline) for outbox in (*self._former, self._outbox)])
+            for outbox in (*self._former, self._outbox):
+                outbox.join(deadline)
         with self._changed:
             lost = self._pending - self._journaled
             self._pending = kept = self._journaled
@@ -283,9 +281,15 @@ class Lane:
         tell_held(all_of_them=True)
         if kept:
             logger.info("%s: %d conversions are left in the storage for the next process", self.provider.name, kept)
-        if self._transport is not None and quiet:
+        if self._transport is not None:
             self._transport.close()
         return not (lost or kept or self._gave_up)
+
+    def wait_answered(self) -> None:
+        """After `close`: wait for the answers to what was under way then, which are written to the journal."""
+        for outbox in (*self._former, self._outbox):
+            if outbox is not None:
+                outbox.wait_answered()
 
     # --- the storage's side
 

@@ -184,8 +184,8 @@ class Outbox:
             self._closing = True
             self._call_all()
 
-    def join(self, deadline: float) -> bool:
-        """Wait for the end after `close_soon`; True where nothing is under way any more. Afterwards nothing more is sent."""
+    def join(self, deadline: float) -> None:
+        """Wait for the end after `close_soon`. Afterwards nothing more is sent; answers may still come."""
         with self._lock:
             inline = not self._threads and (self._ready or self._later) and not self._start_thread()
         if inline:
@@ -199,10 +199,14 @@ class Outbox:
             self._over = True
             self._call_all()
             unsent = self._waiting()
-            sending = self._sending
         for work in unsent:
             self._hooks.left(work.batch.entries, "not delivered before the end of shutdown")
-        return not sending
+
+    def wait_answered(self) -> None:
+        """After `join`: wait for the answers that are still to come, as long as a request may take."""
+        with self._lock:
+            while self._sending:
+                self._quiet.wait()
 
     # --- the consumers' threads
 
@@ -224,7 +228,7 @@ class Outbox:
                 finally:
                     with self._lock:
                         self._sending -= 1
-                        if self._closing:
+                        if self._closing or self._retired:
                             self._call_all()
                 if not wait and self._streak:
                     return  # this thread is somebody's who waits: no further request for a platform that does not answer

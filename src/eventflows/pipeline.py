@@ -368,8 +368,12 @@ class Pipeline:
         if self._telemetry is not None:
             self._telemetry.ended()
         if self._storage is not None:
-            self._storage.close(deadline)
+            self._storage.close(deadline, self._wait_answered)
         return settled
+
+    def _wait_answered(self) -> None:
+        for lane in self._lanes:
+            lane.wait_answered()
 
     # --- the OTel providers it is attached to
 

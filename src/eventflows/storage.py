@@ -152,11 +152,14 @@ class Storage:
         held = self.journals()
         return sum(one.size() for one in held), max((one.oldest_age() for one in held), default=0.0)
 
-    def close(self, deadline: float) -> None:
+    def close(self, deadline: float, wait_answered: Callable[[], None]) -> None:
         """Give up the journals; what is left in them is for the next process.
 
-        SQLite brings its log into the file then, which goes on by itself where it takes longer than the deadline (of
-        `time.monotonic`).
+        Before that come the answers that are to be written, and then SQLite brings its log into the file. Where that takes
+        longer than the deadline (of `time.monotonic`) it goes on by itself.
+
+        Args:
+            wait_answered: Returns once all requests that were sent have been answered.
         """
         self._stop.set()
         with self._opening:
@@ -165,6 +168,7 @@ class Storage:
             self._own, self._adopted = None, []
 
         def give_all_back() -> None:
+            wait_answered()
             for one in held:
                 give_back(one)
 
