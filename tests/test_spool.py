@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -233,13 +237,248 @@ def test_the_spool_holds_no_person_and_is_nobody_elses_to_read(sandbox: Sandbox,
     assert lines[0].captured_at <= time.time_ns()
 
 
-def test_a_number_that_is_never_used_does_not_hold_up_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# --- signal handlers that raise, as one of Celery's does when a task takes too long
+
+
+class TooLong(Exception):
+    """What a signal handler raises at any line."""
+
+
+def raising(times: int = 1) -> Callable[..., Any]:
+    """Put in place of a function: it is interrupted so many times."""
+    left = [times]
+
+    def interrupted(real: Callable[..., Any], *given: Any) -> Any:
+        if left[0] > 0:
+            left[0] -= 1
+            raise TooLong
+        return real(*given)
+
+    return interrupted
+
+
+@pytest.mark.parametrize("where", ["before", "within", "committing", "after"])
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_flush_that_is_interrupted_leaves_to_the_next_process_what_it_had(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, killed: bool
 ) -> None:
-    """An exception of a signal handler ended its thread; what overtakes it is not remembered for ever."""
-    monkeypatch.setattr(spool, "_MOST_AHEAD", 10)
+    """Before, while and after it comes into the journal; and others come after it."""
+    monkeypatch.setattr(intake, "GATHER_SECONDS", 3_600)
+    start(sandbox.url, tmp_path)
+    record("m0", "m1")
+    with monkeypatch.context() as patched:
+        interrupted = raising()
+        if where == "before":
+            taken_in = storage.Storage._taken_in
+            patched.setattr(storage.Storage, "_taken_in", lambda *given: interrupted(taken_in, *given))
+        elif where == "within":
+            row = journal.row
+            patched.setattr(journal, "row", lambda *given: interrupted(row, *given))
+        elif where == "committing":
+            take = spool.Spool.take
+            patched.setattr(spool.Spool, "take", lambda *given: (take(*given), interrupted(take))[0])
+        else:
+            release = spool.Spool.release
+            patched.setattr(spool.Spool, "release", staticmethod(lambda *given: interrupted(release, *given)))
+        with pytest.raises(TooLong):
+            eventflows.force_flush(5_000)
+    record(*(f"n{number}" for number in range(100)))
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == sorted(f"n{number}" for number in range(100))
+    if killed:  # as far as the folder goes
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for file in tmp_path.glob("*.*"):
+            shutil.copy(file, copy)
+    else:
+        copy = tmp_path
+    eventflows.shutdown(5_000)
+    start(sandbox.url, copy)
+    until(lambda: len(arrived(sandbox)) >= 102)
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["m0", "m1", *sorted(f"n{number}" for number in range(100))]
+
+
+def test_a_number_that_is_never_used_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Its thread was ended by an exception. What comes after it is delivered, and forgotten for good."""
     held = storage.create(tmp_path)
     held.spool.line(SEALED, "meta")
-    lines = [held.spool.line(SEALED, "meta") for _ in range(20)]
-    assert [held.spool.take([line]) for line in lines][-1] == lines[-1].seq
+    for number in range(20):
+        event = SEALED._replace(id=f"e{number}")
+        line = held.spool.line(event, "meta")
+        held.spool.write(line)
+        held.take_in([(event, line)])
+        held.spool.offered(line.seq)
+    assert held.spool.offered_through() == 0
+    for _ in range(2):
+        held.tidy(3_600)
+    assert held.spool.offered_through() == 21
+    held.settle("meta", [journal.Row(seq, "delivered", "") for seq in range(2, 22)])
+    held.tidy(0.0)
     storage.give_back(held)
+    assert list(journals.told(tmp_path)) == []
+    storage.bring_in(tmp_path)
+    assert list(journals.told(tmp_path)) == []
+
+
+# --- files
+
+
+def test_a_file_that_is_closed_is_not_written_to(tmp_path: Path) -> None:
+    """The storage is closed while a thread is between two lines; its descriptor may be another file's by then."""
+    held = storage.create(tmp_path)
+    first = held.spool.line(SEALED, "meta")
+    held.spool.write(first)
+    held.take_in([(SEALED, first)])
+
+    class Numbers:
+        """The other thread comes when the file is chosen already."""
+
+        def __next__(self) -> int:
+            closing.start()
+            closing.join(0.2)
+            return 2
+
+    closing = threading.Thread(target=held.spool.close)
+    held.spool._numbers = Numbers()  # type: ignore[assignment]
+    line = held.spool.line(SEALED._replace(id="late"), "meta")
+    closing.join()
+    others = [(tmp_path / f"other{number}").open("wb") for number in range(3)]
+    held.spool.write(line)
+    for other in others:
+        other.close()
+        assert Path(other.name).read_bytes() == b""
+    storage.give_back(held)
+    assert "late" in {told.id for told in journals.told(tmp_path)}
+
+
+def test_what_the_journal_cannot_hold_is_not_left_in_the_spool(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is delivered from memory, and would be once more by the next process if this one were killed later."""
+    monkeypatch.setattr(journal, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(storage, "SCAN_SECONDS", 3_600)
+    start(sandbox.url, tmp_path)
+    record("before")
+    assert eventflows.force_flush(5_000)
+    (path,) = journals.files(tmp_path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    record("meanwhile")
+    until(lambda: arrived(sandbox) == ["before", "meanwhile"])
+    other.execute("ROLLBACK")
+    other.close()
+    assert b"meanwhile" not in b"".join(file.read_bytes() for file in spool.files(path))
+
+
+def test_a_journal_that_takes_nothing_is_not_asked_for_each_portion(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would wait for it, while the queue fills."""
+    monkeypatch.setattr(intake, "GATHER_SECONDS", 3_600)
+    monkeypatch.setattr(storage, "REFUSED_SECONDS", 3_600)
+    start(sandbox.url, tmp_path)
+    tried = []
+
+    def locked(*_: object) -> None:
+        tried.append(1)
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(journal.Journal, "take_in", locked)
+    record(*(f"m{number}" for number in range(200)))
+    assert eventflows.force_flush(5_000)
+    assert len(arrived(sandbox)) == 200
+    assert len(tried) == 1
+
+
+def test_a_spool_that_cannot_be_read_keeps_nobody_from_the_others(sandbox: Sandbox, tmp_path: Path) -> None:
+    """It waits until it can be."""
+    now = SEALED._replace(time_unix_nano=time.time_ns())
+    file = left_behind(tmp_path / "0", now)
+    (bad,) = journals.files(tmp_path / "0")
+    left_behind(tmp_path, now._replace(id="e2"))
+    for part in (tmp_path / "0").iterdir():
+        part.rename(tmp_path / f"0{part.name}")
+    file = tmp_path / f"0{file.name}"
+    content = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    start(sandbox.url, tmp_path)
+    until(lambda: outcomes(tmp_path) == {"e2": "refused"})
+    file.rmdir()
+    file.write_bytes(content)
+    until(lambda: outcomes(tmp_path) == {"e1": "refused", "e2": "refused"})
+    assert (tmp_path / f"0{bad.name}").exists()
+
+
+def test_a_file_that_cannot_be_removed_does_not_bring_its_events_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where somebody reads it."""
+    file = left_behind(tmp_path, SEALED)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError("in use")))
+        held = storage.take(tmp_path)
+    assert held is not None
+    held.settle("meta", [journal.Row(1, "delivered", "")])
+    held.tidy(0.0)
+    storage.give_back(held)
+    assert file.exists()
+    assert list(journals.told(tmp_path)) == []
+    storage.bring_in(tmp_path)
+    assert list(journals.told(tmp_path)) == []
+    assert not file.exists()
+
+
+def test_a_person_is_erased_from_what_its_process_does_not_bring_in(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands still, or has lost it, so nobody waits for it; it comes back neither there nor in the next process."""
+    monkeypatch.setattr(storage, "SCAN_SECONDS", 3_600)
+    monkeypatch.setattr(intake, "GATHER_SECONDS", 3_600)
+    pipeline = start(sandbox.url, tmp_path, flush_interval="10m")
+    record("hers", "his")
+    assert journals.erase(tmp_path, lambda event: event.id == "hers") == 1
+    assert set(outcomes(tmp_path)) == {"his"}
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for part in tmp_path.glob("*.*"):
+        shutil.copy(part, copy)
+    storage.bring_in(copy)
+    assert set(outcomes(copy)) == {"his"}
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["his"]
+    stats = pipeline.stats()["meta"]
+    assert (stats.captured, stats.delivered, stats.filtered) == (2, 1, {"erased": 1})
+    assert set(outcomes(tmp_path)) == {"his"}
+
+
+def test_a_number_that_was_erased_is_given_to_another_event_later(tmp_path: Path) -> None:
+    left_behind(tmp_path, SEALED)
+    (path,) = journals.files(tmp_path)
+    db = sqlite3.connect(path)
+    db.execute("INSERT INTO erased VALUES (1), (2)")
+    db.commit()
+    db.close()
+    held = storage.take(tmp_path)
+    assert held is not None
+    for _ in range(3):
+        line = held.spool.line(SEALED, "meta")
+        held.take_in([(SEALED, line)])
+    assert held.count_pending() == 3
+    storage.give_back(held)
+
+
+def test_a_journal_that_was_removed_is_held_while_its_events_are_on_their_way(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(intake, "GATHER_SECONDS", 3_600)
+    folder = tmp_path / "journals"
+    start(sandbox.url, folder)
+    record("before")
+    shutil.rmtree(folder)
+    until(lambda: "was removed" in caplog.text)
+    time.sleep(0.3)
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["before"]
+    assert "takes nothing" not in caplog.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -316,15 +315,15 @@ def test_a_signal_handler_may_record_while_its_thread_writes(
             interrupt()
             return number
 
-    def write(handle: int, content: bytes) -> int:
+    def write(line: Line) -> None:
         interrupt()
-        return os_write(handle, content)
+        real_write(line)
 
-    os_write, real_numbers = os.write, held.spool._numbers
+    real_write, real_numbers = Spool.write, held.spool._numbers
     if where == "number":
         monkeypatch.setattr(held.spool, "_numbers", Numbers())
     else:
-        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(Spool, "write", staticmethod(write))
     record("interrupted")
     assert eventflows.force_flush(5_000)
     assert arrived(sandbox) == ["first", "from the handler", "interrupted"]

@@ -42,8 +42,9 @@ CREATE TABLE IF NOT EXISTS outcome (
   seq INTEGER NOT NULL, provider TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, settled_at INTEGER NOT NULL,
   attempts INTEGER NOT NULL, PRIMARY KEY (seq, provider)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spool (through INTEGER NOT NULL);
-INSERT INTO spool SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM spool);
+CREATE TABLE IF NOT EXISTS spool (through INTEGER NOT NULL, but TEXT NOT NULL);
+INSERT INTO spool SELECT 0, '' WHERE NOT EXISTS (SELECT 1 FROM spool);
+CREATE TABLE IF NOT EXISTS erased (seq INTEGER PRIMARY KEY);
 PRAGMA user_version = 1;
 """
 # Without AUTOINCREMENT and an index, each of which would be one more page to write.
@@ -52,7 +53,11 @@ _LAST = (
     "SELECT max((SELECT through FROM spool),"
     " coalesce((SELECT max(seq) FROM event), 0), coalesce((SELECT max(seq) FROM history), 0))"
 )
-_IS_THERE = "SELECT EXISTS (SELECT 1 FROM event WHERE seq = ?1) OR EXISTS (SELECT 1 FROM history WHERE seq = ?1)"
+_IS_KNOWN = (
+    "SELECT EXISTS (SELECT 1 FROM event WHERE seq = ?1) OR EXISTS (SELECT 1 FROM history WHERE seq = ?1)"
+    " OR EXISTS (SELECT 1 FROM erased WHERE seq = ?1)"
+)
+_HOLDS = "UPDATE spool SET through = ?, but = ?"
 IS_DEAD = (
     "EXISTS (SELECT 1 FROM outcome AS o WHERE o.seq = {table}.seq AND o.status IN ('refused', 'expired', 'dropped'))"
 )
@@ -119,15 +124,17 @@ class Journal:
 
         An event that is known already is one that it took in before it died.
         """
-        if not (left := spool.files(self.path)):
-            return
         with transaction(self._writer) as db:
+            left = spool.files(self.path)
             for event, line in spooled(db, self.path):
                 db.execute(_INSERT, row(event, line))
+            through, _ = _held(db)
             last = max((line.seq for path in left for line in spool.lines(path)), default=0)
-            db.execute("UPDATE spool SET through = max(through, ?)", (last,))
+            db.execute(_HOLDS, (max(through, last), ""))
+            db.execute("DELETE FROM erased")  # whose numbers may be given to others
         for path in left:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # whoever opens the journal next knows what is in there
+                path.unlink()
 
     def take_in(self, kept: Sequence[tuple[Event, Line]]) -> None:
         """Hold events that are in the spool, or were to be there.
@@ -138,21 +145,19 @@ class Journal:
         rows, lines = [row(*one) for one in kept], [line for _, line in kept]
         with self._writing:
             try:
-                through = self.spool.take(lines)
+                through, but = self.spool.take(lines)
                 with transaction(self._writer) as db:
                     db.executemany(_INSERT, rows)
-                    db.execute("UPDATE spool SET through = ?", (through,))
-            except BaseException:  # also one that a signal handler raises
+                    db.execute("DELETE FROM event WHERE seq IN (SELECT seq FROM erased)")
+                    db.execute(_HOLDS, (through, " ".join(map(str, but))))
+            except sqlite3.Error:
                 self.spool.give_up(lines)
                 raise
+            except BaseException:  # a signal handler's, which costs this process the events
+                self.spool.leave_behind(lines)
+                raise
             self.spool.release(lines)
-            self._renew_spool(GROWN_BYTES)
-
-    def _renew_spool(self, grown: int) -> None:
-        with suppress(OSError):  # then it grows on
-            if self.spool.is_grown(grown):
-                self.spool.renew()
-        self.spool.sweep()
+        self.spool.leave(GROWN_BYTES)
 
     def settle(self, provider: str, rows: Sequence[Row]) -> None:
         """Write outcomes, all or none. One that is there already stays.
@@ -244,9 +249,9 @@ class Journal:
         What still owes an outcome is kept until no platform would take it any more, and is an event of providers that are
         configured no longer.
         """
-        with self._writing:
-            self._renew_spool(1)
+        self.spool.leave(1)
         if retention is not None:
+            self.spool.forget_overtaken()
             now = time.time_ns()
             with self._writing, transaction(self._writer) as db:
                 for table, seconds in (("event", max(retention, ORPHAN_SECONDS)), ("history", retention)):
@@ -286,15 +291,21 @@ def _whole(text: str) -> str:
 
 
 def spooled(db: sqlite3.Connection, path: Path) -> Iterator[tuple[Event, Line]]:
-    """What is in the spool of a journal and not in the journal itself."""
-    (through,) = db.execute("SELECT through FROM spool").fetchone()
+    """What is in the spool of a journal, not in the journal itself, and not erased."""
+    through, but = _held(db)
     for file in spool.files(path):
         for line in spool.lines(file):
-            if line.seq > through and not db.execute(_IS_THERE, (line.seq,)).fetchone()[0]:
+            if (line.seq > through or line.seq in but) and not db.execute(_IS_KNOWN, (line.seq,)).fetchone()[0]:
                 try:
                     yield load(line.body), line
                 except ValueError as problem:
                     _notices.warn(f"{problem}", "{count} events in a spool cannot be read: %s", problem)
+
+
+def _held(db: sqlite3.Connection) -> tuple[int, set[int]]:
+    """Up to which number all that was in the spool has come into the journal, but for some."""
+    through, but = db.execute("SELECT through, but FROM spool").fetchone()
+    return int(through), set(map(int, but.split()))
 
 
 def row(event: Event, line: Line) -> tuple[Any, ...]:

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .journal import IS_DEAD, SUFFIX, connect, forget, row, spooled, transaction
-from .log import logger
 from .sealing import Event, load
 from .storage import bring_in
 
-SECONDS_TO_BRING_IN = 10.0
-"""A process takes no longer to bring what it has just recorded into its journal."""
 _COLUMNS = "seq, id, name, order_id, captured_at, owed, body"
 # The journal may have taken in what was read from the spool a moment before.
 _NOT_HELD = (
@@ -66,7 +63,7 @@ def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator
                 ):
                     outcomes[provider] = (rest[0], rest[1], rest[2], rest[3])
                 yield Told(path, seq, event_id, name, order_id, captured_at, outcomes, body)
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, OSError):
             continue
         finally:
             db.close()
@@ -100,28 +97,18 @@ def erase(folder: Path, matches: Callable[[Event], bool]) -> int:
     bring_in(folder)
     erased = 0
     for path in files(folder):
-        until = time.monotonic() + SECONDS_TO_BRING_IN
         db = connect(path)
         try:
-            while True:
-                on_the_way = any(
-                    matches(event) for event, _ in spooled(db, path)
-                )  # first, as it may be in the journal next
-                query = "SELECT seq, body FROM event UNION ALL SELECT seq, body FROM history WHERE body IS NOT NULL"
-                # Read before the transaction, for which the process that holds the journal would wait.
-                found = [(seq,) for seq, body in db.execute(query) if matches(load(body))]
-                with transaction(db):
-                    for table in ("event", "history"):  # it may have its outcome by now
-                        forget(db, table, found)
-                erased += len(found)
-                if not on_the_way:
-                    break
-                if time.monotonic() > until:
-                    logger.warning(
-                        "%s: its process does not bring in what it has recorded. Erase once more, later", path
-                    )
-                    break
-                time.sleep(0.05)
+            # Read before the transaction, for which the process that holds the journal would wait; and first what may be in
+            # the journal next.
+            on_the_way = {line.seq for event, line in spooled(db, path) if matches(event)}
+            query = "SELECT seq, body FROM event UNION ALL SELECT seq, body FROM history WHERE body IS NOT NULL"
+            found = on_the_way | {seq for seq, body in db.execute(query) if matches(load(body))}
+            with transaction(db):
+                for table in ("event", "history"):  # it may have its outcome by now
+                    forget(db, table, [(seq,) for seq in found])
+                db.executemany("INSERT OR IGNORE INTO erased VALUES (?)", [(seq,) for seq in on_the_way])
+            erased += len(found)
         finally:
             db.close()
     return erased

@@ -214,13 +214,13 @@ class Pipeline:
         return True
 
     def _put(self, one: Arrival | Recorded) -> None:
-        if self.is_shut_down:
-            self._route([one])
-            return
-        queued = self._intake.put(one)
+        is_late = self.is_shut_down
+        queued = not is_late and self._intake.put(one)
         if self._storage is not None and isinstance(one, Arrival):
             self._storage.write(one)  # last, as whatever ends this thread here finds the event in the queue already
-        if not queued:
+        if is_late:
+            self._route([one])
+        elif not queued:
             turn_away(self._arrivals([one]), self._lanes.of, QUEUE_FULL)
 
     def _arrivals(self, waiting: Iterable[Arrival | Recorded]) -> Iterable[Arrival]:

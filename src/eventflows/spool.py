@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +27,6 @@ GROWN_BYTES = 1_000_000
 """A file of this size is left for a new one, so that it can be removed once the journal holds all of it."""
 _SUFFIX = ".spool"
 _NUMBER = re.compile(rb"[0-9]{1,18}|[1-8][0-9]{18}")
-_MOST_AHEAD = 10_000
-"""A number that so many have overtaken was never used: an exception from a signal handler ended its thread before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +34,7 @@ class _File:
     """One file, with the numbers of the lines that are yet to be written there, and of those that the journal does not hold."""
 
     path: Path
-    handle: int
+    out: FileIO  # and not its descriptor, which may be another file's once this one is closed
     unwritten: set[int] = field(default_factory=set)
     untaken: set[int] = field(default_factory=set)
 
@@ -77,7 +76,9 @@ class Spool:
         self._file: _File | None = None
         self._full: list[_File] = []
         self._underway: set[int] = set()
-        self._through, self._ahead = last, set[int]()
+        self._through = last
+        self._overtaken: set[int] = set()
+        self._long_overtaken: set[int] = set()
         self._closed = False
 
     def line(self, event: Event, owed: str) -> Line:
@@ -110,23 +111,26 @@ class Spool:
             return
         content = b"\n%d %d %b %b\n" % (seq, captured_at, owed.encode(), body)
         try:
-            if os.write(file.handle, content) != len(content):
+            if file.out.write(content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except ValueError:
+            raise OSError(errno.EBADF, "the storage is closed") from None
         finally:
             file.unwritten.discard(seq)
 
-    def take(self, lines: Iterable[Line]) -> int:
-        """These go into the journal next, and `release` follows; returns up to which number all have gone then.
+    def take(self, lines: Sequence[Line]) -> tuple[int, list[int]]:
+        """These go into the journal next, and `release`, `give_up` or `leave_behind` follows.
 
-        One thread at a time may do this.
+        Returns:
+            Up to which number all have gone then, but for those that come second.
         """
-        self._ahead.update(line.seq for line in lines)
-        if len(self._ahead) > _MOST_AHEAD:
-            self._through = min(self._ahead) - 1
-        while self._through + 1 in self._ahead:
-            self._through += 1
-            self._ahead.remove(self._through)
-        return self._through
+        seqs = [line.seq for line in lines]
+        with self._lock:
+            last = max(seqs, default=0)
+            self._overtaken.update(range(self._through + 1, last + 1))
+            self._through = max(self._through, last)
+            self._overtaken.difference_update(seqs)
+            return self._through, sorted(self._overtaken)
 
     @staticmethod
     def release(lines: Iterable[Line]) -> None:
@@ -136,10 +140,17 @@ class Spool:
                 line.file.untaken.discard(line.seq)
 
     def give_up(self, lines: Sequence[Line]) -> None:
-        """The journal cannot hold these, and no lane is to look for them there."""
+        """The journal cannot hold these: neither is a lane to look for them there, nor the next process here."""
+        self.take(lines)
         self.release(lines)
         for line in lines:
             self.offered(line.seq)
+        self.leave()
+
+    def leave_behind(self, lines: Sequence[Line]) -> None:
+        """Nobody in this process will see to these any more; the next one brings them in."""
+        with self._lock:
+            self._overtaken.update(line.seq for line in lines)
 
     def offered(self, seq: int) -> None:
         """All lanes know of the event with this number."""
@@ -150,48 +161,49 @@ class Spool:
         with self._lock:
             return min(self._underway, default=self._last + 1) - 1
 
-    def is_grown(self, size: int) -> bool:
-        """Whether there are so many bytes in the file that is written now."""
-        file = self._file
-        return file is not None and os.fstat(file.handle).st_size >= size
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are events that the lanes do not know of yet."""
+        return bool(self._underway)
 
-    def renew(self) -> None:
-        """Go on in a new file. One thread at a time may do this.
-
-        Raises:
-            OSError: There is no room for a new one.
-        """
-        fresh = self._open()
+    def forget_overtaken(self) -> None:
+        """What was overtaken long ago comes no more: an exception of a signal handler ended its way. Called now and then."""
         with self._lock:
-            if self._file is not None:
-                self._full.append(self._file)
-            self._file = fresh
+            self._underway -= self._long_overtaken & self._overtaken
+            self._long_overtaken = set(self._overtaken)
 
-    def sweep(self) -> None:
-        """Remove the files that were left and whose lines were all released."""
-        for file in [file for file in self._full if file.is_done]:
-            self._full.remove(file)
+    def leave(self, grown: int = 0) -> None:
+        """Write no more to a file that has so many bytes, and remove those whose lines were all released."""
+        with self._lock:
+            file = self._file
+            if file is not None and _size(file) >= grown:
+                self._full.append(file)
+                self._file = None
+            done = [file for file in self._full if file.is_done]
+            self._full = [file for file in self._full if file not in done]
+        for file in done:
             _remove(file)
 
     def _open(self) -> _File:
         if self._closed:
             raise OSError(errno.EBADF, "the storage is closed")
         path = self._journal.with_suffix(f"{_SUFFIX}-{time.time_ns():x}")
-        return _File(path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600))
+        return _File(path, open(path, "ab", buffering=0, opener=_create))
 
     def close(self) -> None:
         """Leave to the next process what was not released."""
-        for file in self._let_go():
+        with self._lock:
+            held = self._let_go()
+        for file in held:
             if file.is_done:
                 _remove(file)
-            elif not file.unwritten:  # else a thread is about to write to it: it stays open
-                os.close(file.handle)
+            elif not file.unwritten:  # else a thread is about to write to it: it stays open as long as that needs it
+                _close(file)
 
     def abandon(self) -> None:
-        """In a forked child: let go of files that are its parent's."""
+        """In a forked child: let go of files that are its parent's, whose lock may be held for ever here."""
         for file in self._let_go():
-            with suppress(OSError):
-                os.close(file.handle)
+            _close(file)
 
     def _let_go(self) -> list[_File]:
         self._closed = True
@@ -200,8 +212,23 @@ class Spool:
         return held
 
 
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL, 0o600)
+
+
+def _size(file: _File) -> int:
+    with suppress(OSError):
+        return os.fstat(file.out.fileno()).st_size
+    return 0
+
+
+def _close(file: _File) -> None:
+    with suppress(OSError):  # a disk's last word, which changes nothing any more
+        file.out.close()
+
+
 def _remove(file: _File) -> None:
-    os.close(file.handle)
+    _close(file)
     with suppress(OSError):  # somebody has removed the folder
         file.path.unlink()
 

@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
@@ -20,7 +20,7 @@ from .journal import SUFFIX, Journal, connect
 from .lifecycle import forks_its_workers, give_way, still_at_fork
 from .log import Notices, logger
 from .sealing import Event
-from .spool import Spool
+from .spool import Line, Spool
 
 SCAN_SECONDS = 5.0
 TIDY_SECONDS = 60.0
@@ -62,7 +62,7 @@ class Storage:
         self._opening = threading.RLock()
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._not_before = 0.0
+        self._not_before = self._not_taken_before = 0.0
         self._closed = False
         self._lost = False
 
@@ -112,13 +112,21 @@ class Storage:
         for journal, together in groupby(arrivals, attrgetter("journal")):
             some = list(together)
             kept = [(one.event, one.line) for one in some if one.line is not None]
-            if journal is not None and kept:
-                try:
-                    journal.take_in(kept)
-                except (sqlite3.Error, OSError) as problem:
-                    self._refused(problem)
-                    some = [Arrival(one.event, owed=one.owed, tell=one.tell) for one in some]
+            if journal is not None and kept and not self._taken_in(journal, kept):
+                some = [Arrival(one.event, owed=one.owed, tell=one.tell) for one in some]
             yield from some
+
+    def _taken_in(self, journal: Journal, kept: Sequence[tuple[Event, Line]]) -> bool:
+        if self._not_taken_before > time.monotonic():  # each try may wait for seconds, while more and more comes
+            journal.spool.give_up([line for _, line in kept])
+            return False
+        try:
+            journal.take_in(kept)
+        except (sqlite3.Error, OSError) as problem:
+            self._refused(problem)
+            self._not_taken_before = self._not_before
+            return False
+        return True
 
     def _refused(self, problem: Exception) -> None:
         self._not_before = time.monotonic() + REFUSED_SECONDS
@@ -223,14 +231,15 @@ class Storage:
         """Go on with the journals of dead processes, and give back those that owe nothing any more."""
         for one in list(self._adopted):
             with suppress(sqlite3.Error):  # one that cannot be read owes whatever it owes
-                if not one.count_pending():
+                if not one.spool.is_busy and not one.count_pending():
                     with self._opening:
                         self._adopted.remove(one)
                     give_back(one)
         while not self._stop.is_set() and (found := take(self._folder, owes)) is not None:
             with self._opening:
                 self._adopted.append(found)
-            logger.info("EventFlows goes on with %d conversions of an earlier process", found.count_pending())
+            if count := found.count_pending():
+                logger.info("EventFlows goes on with %d conversions of an earlier process", count)
             self._recovered(found)
 
 
@@ -275,7 +284,7 @@ def _take(path: Path) -> Journal | None:
     try:
         found = Journal(path, lock)
         found.count_pending()  # reads what it owes, so that damage shows now
-    except sqlite3.Error as problem:
+    except (sqlite3.Error, OSError) as problem:
         if found is not None:
             found.close()
         lock.close()
@@ -286,7 +295,7 @@ def _take(path: Path) -> Journal | None:
     return found
 
 
-def _say_why_not(path: Path, problem: sqlite3.Error) -> None:
+def _say_why_not(path: Path, problem: Exception) -> None:
     """A journal cannot be opened: it is put aside if it is damaged, and left for later if its disk has a bad moment."""
     if (
         type(problem) is not sqlite3.DatabaseError
@@ -338,7 +347,7 @@ def create(folder: Path) -> Journal:
         _held.add(path)
         try:
             return Journal(path, lock)
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             _held.discard(path)
             if lock is not None:
                 lock.close()
