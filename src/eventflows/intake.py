@@ -21,7 +21,7 @@ from .spool import Line
 
 GATHER_SECONDS = 0.05
 """How long the thread lets events gather: waking it for each would cost more than the event."""
-_CHUNK = 24  # few enough that the garbage collector does not come while they are read and written
+_CHUNK = 32  # few enough that the garbage collector does not come while they are read and written
 _HURRY = 512
 """So many that wait end the gathering."""
 
