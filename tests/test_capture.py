@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from ctypes import c_double
 from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -266,6 +268,47 @@ def test_what_an_app_changes_later_was_not_recorded(value: Any, expected: Any) -
     for _ in range(2):
         event = event_of(recorded, EventType.LEAD)
         assert conversion_of(event).properties == conversion_of(seal(event)).properties == {"deep": expected}
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{"id": "a", "price": c_double(1.5)}],
+        [{"id": "a", "quantity": bytearray(b"2")}],
+        [{"id": "a"}, c_double(1.5)],
+        {"id": "a", "price": c_double(1.5)},
+        [[c_double(1.5)]],
+    ],
+)
+def test_what_is_no_json_is_refused_also_within_a_list(items: Any) -> None:
+    """Numbers of numpy have a buffer, too, whose bytes nobody wants in the place of a price."""
+    conversion = captured(**{"conversion.items": items})
+    assert conversion.items == ()
+    assert [name for name, _ in conversion.left_out] == ["conversion.items"]
+
+
+class Price(float):
+    """As numpy's, which are floats and something else as well."""
+
+
+class Pieces(int):
+    pass
+
+
+@pytest.mark.parametrize(("price", "quantity"), [(Price(9.5), Pieces(2)), (Fraction(19, 2), 2), (Decimal("9.5"), 2.0)])
+def test_numbers_of_other_libraries_are_numbers(price: Any, quantity: Any) -> None:
+    conversion = captured(
+        **{
+            "conversion.value": price,
+            "conversion.items": [{"id": "a", "price": price, "quantity": quantity}],
+            "own": price,
+        }
+    )
+    (item,) = conversion.items
+    found = (conversion.value, item.price, item.quantity, conversion.properties["own"])
+    assert found == (9.5, 9.5, 2, 9.5)
+    assert [type(one) for one in found] == [float, float, int, float]
+    assert conversion.left_out == ()
 
 
 def test_what_waits_to_be_read_has_nothing_in_it_that_the_garbage_collector_goes_over() -> None:

@@ -13,7 +13,7 @@ import json
 import marshal
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from . import payload, persons, values
@@ -140,12 +140,25 @@ def _packed(value: Any) -> Any:
     What waits then has nothing in it that the garbage collector goes over, which would come several times as often, and on the
     app's thread.
     """
-    if type(value) is list or type(value) is dict:
-        try:
-            return marshal.dumps(cast("Any", value), _FORMAT)
-        except ValueError:
-            """There is something else in it than JSON has."""
+    kind = type(value)
+    if kind is list or kind is dict:
+        plain = value if _is_plain(value if kind is list else (value,)) else values.snapshot(value)
+        return marshal.dumps(cast("Any", plain), _FORMAT)
     return values.snapshot(value)
+
+
+def _is_plain(entries: Iterable[Any]) -> bool:
+    """Whether `marshal` writes these as what they are: of a number of numpy, say, it writes the bytes."""
+    for one in entries:
+        if type(one) is dict:
+            if not (_plain_types(map(type, one.values())) and _plain_types(map(type, one))):
+                return False
+        elif type(one) not in values.IMMUTABLE:
+            return False
+    return True
+
+
+_plain_types = values.IMMUTABLE.issuperset
 
 
 def event_of(recorded: Recorded, event_type: EventType) -> Event:

@@ -13,6 +13,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from ipaddress import ip_address
+from numbers import Integral, Real
 from typing import Any, cast
 from urllib.parse import unquote_plus, urlsplit
 from uuid import UUID
@@ -90,9 +91,9 @@ def number(value: object) -> float | int:
         value = float(value) if "." in value else int(value)
     elif isinstance(value, Decimal):
         value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)) or not math.isfinite(value):
         raise Unusable("not a number")
-    return value
+    return int(value) if isinstance(value, (int, Integral)) else float(value)  # those of numpy, say, are no JSON
 
 
 def count(value: object) -> int:
@@ -347,13 +348,13 @@ def custom(value: Any, depth: int = 0) -> Any:
         return [custom(entry, depth + 1) for entry in value]
     if isinstance(value, Enum):
         value = value.value
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         if contains_email(value):
             raise Unusable(_HOLDS_EMAIL)
-        return writable(value)
-    if isinstance(value, (float, Decimal)):
+        return writable(str.__str__(value))  # of a subclass what it holds
+    if isinstance(value, (int, float, Decimal, Real)):
         return number(value)
     if isinstance(value, (date, datetime)):
         return value.isoformat()
