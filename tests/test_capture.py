@@ -19,7 +19,8 @@ from eventflows import semconv as sc
 from eventflows.capture import Rules, capture, conversion_of, recognise
 from eventflows.conversion import Conversion, EventType, Item
 from eventflows.names import ByName
-from eventflows.sealing import Event, dump, event_of, load, record, seal, shown
+from eventflows.sealing import Event, event_of, record, seal, shown
+from eventflows.stored import dump, load
 from tests.conftest import CANARIES, PERSON
 
 NOW = 1_795_455_900_123_456_789

@@ -32,7 +32,8 @@ from eventflows.conversion import EventType
 from eventflows.providers.console import ConsoleProvider
 from eventflows.request import read_attributes
 from eventflows.sandbox import Sandbox
-from eventflows.sealing import dump, event_of, record, seal
+from eventflows.sealing import event_of, record, seal
+from eventflows.stored import dump
 from tests.conftest import CANARIES, PERSON, five, four
 
 EVENT: dict[str, Any] = {

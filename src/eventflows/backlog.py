@@ -10,7 +10,7 @@ from .capture import conversion_of
 from .conversion import Conversion
 from .journal import Journal
 from .mapping import Entry, NotSent, Source, source_of
-from .sealing import load
+from .stored import load
 
 _LOAD = 1000
 UNREADABLE = NotSent("dropped", "unreadable in the storage")

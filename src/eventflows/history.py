@@ -22,7 +22,8 @@ from .mapping import Entry, NotSent, encode, source_of
 from .pii import seal_all
 from .providers.base import Provider
 from .routing import filtered
-from .sealing import Event, load
+from .sealing import Event
+from .stored import load
 from .transport import open_transport
 
 NEVER = "never recorded"

@@ -24,8 +24,9 @@ from typing import IO, Any
 from . import spool
 from .lifecycle import still_at_fork
 from .log import Notices
-from .sealing import Event, load
+from .sealing import Event
 from .spool import GROWN_BYTES, Line, Spool
+from .stored import load
 
 SUFFIX = ".journal"
 DEAD = ("refused", "expired", "dropped")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .journal import IS_DEAD, SUFFIX, connect, forget, row, spooled, transaction
-from .sealing import Event, load
+from .sealing import Event
 from .storage import bring_in
+from .stored import load
 
 _COLUMNS = "seq, id, name, order_id, captured_at, owed, body"
 # The journal may have taken in what was read from the spool a moment before.

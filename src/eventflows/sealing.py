@@ -9,14 +9,13 @@ thread. `capture.conversion_of` reads the sealed event, here or in another proce
 
 from __future__ import annotations
 
-import json
 import marshal
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
-from . import payload, persons, values
+from . import persons, values
 from . import semconv as sc
 from .conversion import NOTHING, EventType
 from .errors import Unusable
@@ -359,7 +358,7 @@ def _default_id(name: str, event_type: EventType, order_id: str | None) -> str:
     return secrets.token_hex(16)
 
 
-# --- what others see, and what is written down
+# --- what others see
 
 
 def shown(event: Event, recorded_by: str, *, around: bool = False) -> dict[str, Any]:
@@ -379,43 +378,3 @@ def shown(event: Event, recorded_by: str, *, around: bool = False) -> dict[str, 
         sc.CONVERSION_TYPE: event.type.value,
         sc.RECORDED_BY: recorded_by,
     }
-
-
-def dump(event: Event) -> bytes:
-    """The sealed event as one line of JSON in UTF-8, as the storage keeps it; what has its default is left out."""
-    event_id, event_type, name, time_unix_nano, attributes, _, around, origin, timed_here, left_out, failed = event
-    found: dict[str, Any] = {
-        "id": event_id,
-        "type": event_type._value_,
-        "name": name,
-        "time_unix_nano": time_unix_nano,
-        "attributes": attributes,
-    }
-    if around:
-        found["around"] = dict(around)
-    if origin:
-        found["origin"] = origin
-    if timed_here:
-        found["timed_here"] = True
-    if left_out:
-        found["left_out"] = left_out
-    if failed:
-        found["failed"] = True
-    return payload.encode(found)
-
-
-def load(line: str | bytes) -> Event:
-    """The event that `dump` wrote.
-
-    Raises:
-        ValueError: The line is none.
-    """
-    try:
-        found = json.loads(line)
-        found["type"] = EventType(found["type"])
-        for name, part in (("origin", tuple), ("left_out", lambda pairs: tuple(map(tuple, pairs)))):
-            if name in found:
-                found[name] = part(found[name])
-        return Event(**found, sealed=True)
-    except (TypeError, AttributeError, KeyError) as problem:
-        raise ValueError(f"not a sealed event ({type(problem).__name__})") from None

@@ -21,7 +21,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from .sealing import Event, dump
+from .sealing import Event
+from .stored import dump
 
 GROWN_BYTES = 1_000_000
 """A file of this size is left for a new one, so that it can be removed once the journal holds all of it."""
