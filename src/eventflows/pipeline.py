@@ -113,7 +113,7 @@ class Pipeline:
             if self.reader.has(attributes) or not isinstance(name, str):
                 return False
             surroundings = around()
-            recorded = self._hold(name, attributes, timestamp, surroundings, tell)
+            recorded = self._hold(name, attributes, timestamp, surroundings, tell, waits=not self._seals_at_once)
             unit = surroundings.unit
             if self._seals_at_once or (unit is not None and self._waits(recorded)):
                 self._take(recorded, unit, sealed=self._seals_at_once)
@@ -149,7 +149,8 @@ class Pipeline:
             if self.reader.has(attributes) or not (always or self.reader.is_conversion(name, attributes)):
                 return None
             surroundings = surrounded()
-            return self._take(self._hold(name, attributes, timestamp, surroundings), surroundings.unit, sealed=True)
+            recorded = self._hold(name, attributes, timestamp, surroundings, waits=False)
+            return self._take(recorded, surroundings.unit, sealed=True)
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             self.reader.lose(problem)
             return None
@@ -161,10 +162,15 @@ class Pipeline:
         timestamp: int | None,
         surroundings: Surroundings,
         tell: Tell | None = None,
+        *,
+        waits: bool,
     ) -> Recorded:
         now_or_then = time.time_ns() if timestamp is None else unix_nano(timestamp)
         around_it, origin = surroundings.attributes, surroundings.origin
-        return record(name, attributes, now_or_then, around_it, origin, timestamp is None, self._lanes.owed, tell)
+        owed = self._lanes.owed
+        return record(
+            name, attributes, now_or_then, around_it, origin, timestamp is None, owed, tell, waits=waits
+        )  # fmt: skip
 
     def _take(self, recorded: Recorded, unit: UnitOfWork | None, *, sealed: bool) -> Event:
         """Read an event here and now, and queue it, or let it wait for the end of its work."""

@@ -13,6 +13,7 @@ import marshal
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from . import persons, values
@@ -104,13 +105,17 @@ def record(
     timed_here: bool = False,
     owed: str = "",
     tell: Tell | None = None,
+    *,
+    waits: bool = True,
 ) -> Recorded:
     """Hold what was recorded as it is now: what the app changes later does not change it.
 
     Args:
         attributes: As recorded, raw values included; not changed.
         around, origin, timed_here, owed, tell: See `Recorded`.
+        waits: It is not read at once, in this call of the app.
     """
+    hold = _packed if waits else _plain
     held: dict[str, Any] = {}
     left_out: tuple[tuple[str, str], ...] = ()
     packed: tuple[str, ...] = ()
@@ -119,7 +124,7 @@ def record(
             held[key] = value
             continue
         try:
-            held[key] = copy = _packed(value)
+            held[key] = copy = hold(value)
             if type(copy) is bytes:
                 packed = (*packed, key)
         except Exception as problem:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
@@ -139,10 +144,18 @@ def _packed(value: Any) -> Any:
     What waits then has nothing in it that the garbage collector goes over, which would come several times as often, and on the
     app's thread.
     """
+    plain = _plain(value)
+    if type(plain) is list or type(plain) is dict:
+        with suppress(ValueError):  # one of its keys is no text
+            return marshal.dumps(cast("Any", plain), _FORMAT)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """A value in the types of JSON: itself where it is that already."""
     kind = type(value)
-    if kind is list or kind is dict:
-        plain = value if _is_plain(value if kind is list else (value,)) else values.snapshot(value)
-        return marshal.dumps(cast("Any", plain), _FORMAT)
+    if (kind is list and _is_plain(value)) or (kind is dict and _is_plain((value,))):
+        return value
     return values.snapshot(value)
 
 

@@ -71,12 +71,13 @@ class Spool:
 
     def __init__(self, journal: Path, last: int) -> None:
         self._journal = journal
-        self._last = last
-        self._numbers = count(last + 1)
-        self._lock = threading.RLock()  # a signal handler may number in here
+        self._underway: dict[int, int] = {}
+        # What gives a number notes it as under way in the same step. A lock would do that as well, but once a thread is stopped
+        # while it holds that, all threads queue up behind each other from then on.
+        self._numbers = map(self._underway.setdefault, count(last + 1), count(last + 1))
+        self._lock = threading.RLock()  # a signal handler may open a file in here
         self._file: _File | None = None
         self._full: list[_File] = []
-        self._underway: set[int] = set()
         self._through = last
         self._overtaken: set[int] = set()
         self._long_overtaken: set[int] = set()
@@ -89,16 +90,19 @@ class Spool:
             OSError: There is no file to write it to.
         """
         body, now = dump(event), time.time_ns()
-        with self._lock:
-            file = self._file
-            if file is None:
-                file = self._file = self._open()
-            seq = next(self._numbers)
-            self._last = max(self._last, seq)  # by now a handler may have been here
-            self._underway.add(seq)
-            file.unwritten.add(seq)
-            file.untaken.add(seq)
-        return Line(seq, now, owed, body, file)
+        seq = next(self._numbers)
+        try:
+            while True:
+                file = self._file or self._open()
+                file.unwritten.add(seq)
+                file.untaken.add(seq)
+                if file is self._file:
+                    return Line(seq, now, owed, body, file)
+                file.unwritten.discard(seq)  # it was left before this was noted, so it may be removed by now
+                file.untaken.discard(seq)
+        except OSError:
+            self.offered(seq)
+            raise
 
     @staticmethod
     def write(line: Line) -> None:
@@ -155,12 +159,14 @@ class Spool:
 
     def offered(self, seq: int) -> None:
         """All lanes know of the event with this number."""
-        self._underway.discard(seq)
+        self._underway.pop(seq, None)
 
     def offered_through(self) -> int:
         """Up to this number all lanes know of every event; what comes later may be on its way to them."""
-        with self._lock:
-            return min(self._underway, default=self._last + 1) - 1
+        through = (
+            self._through
+        )  # first, as it is the last number where none is under way: whatever comes next is greater
+        return min(self._underway, default=through + 1) - 1
 
     @property
     def is_busy(self) -> bool:
@@ -170,7 +176,8 @@ class Spool:
     def forget_overtaken(self) -> None:
         """What was overtaken long ago comes no more: an exception of a signal handler ended its way. Called now and then."""
         with self._lock:
-            self._underway -= self._long_overtaken & self._overtaken
+            for seq in self._long_overtaken & self._overtaken:
+                self._underway.pop(seq, None)
             self._long_overtaken = set(self._overtaken)
 
     def leave(self, grown: int = 0) -> None:
@@ -186,10 +193,14 @@ class Spool:
             _remove(file)
 
     def _open(self) -> _File:
-        if self._closed:
-            raise OSError(errno.EBADF, "the storage is closed")
-        path = self._journal.with_suffix(f"{_SUFFIX}-{time.time_ns():x}")
-        return _File(path, open(path, "ab", buffering=0, opener=_create))
+        """The file that is written now, a new one if need be."""
+        with self._lock:
+            if self._file is None:
+                if self._closed:
+                    raise OSError(errno.EBADF, "the storage is closed")
+                path = self._journal.with_suffix(f"{_SUFFIX}-{time.time_ns():x}")
+                self._file = _File(path, open(path, "ab", buffering=0, opener=_create))  # noqa: SIM115 reason: it stays open
+            return self._file
 
     def close(self) -> None:
         """Leave to the next process what was not released."""

@@ -85,14 +85,18 @@ class Storage:
         if self._not_before > time.monotonic():
             return Arrival(event, owed=owed)
         try:
-            if self._closed:
-                return self._keep_for_the_next(event, owed)
-            own = self._own or self._open()
-            line = own.spool.line(event, owed)
+            if not self._closed:
+                own = self._own or self._open()
+                try:
+                    line = own.spool.line(event, owed)
+                    return Arrival(event, own, line.seq, owed, None, line)
+                except OSError:
+                    if not self._closed:
+                        raise
+            return self._keep_for_the_next(event, owed)
         except (sqlite3.Error, OSError) as problem:
             self._refused(problem)
             return Arrival(event, owed=owed)
-        return Arrival(event, own, line.seq, owed, None, line)
 
     def write(self, arrival: Arrival) -> None:
         """Have an event on disk before the app goes on."""

@@ -386,7 +386,10 @@ def snapshot(value: object, depth: int = 0) -> Any:
         ]
     if depth < _MAX_DEPTH:
         if isinstance(value, Mapping):
-            return {key: snapshot(entry, depth + 1) for key, entry in value.items()}
+            return {
+                str.__str__(key) if isinstance(key, str) else key: snapshot(entry, depth + 1)
+                for key, entry in value.items()
+            }
         if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, (str, bytes, bytearray)):
             return [snapshot(entry, depth + 1) for entry in value]
     return custom(value, depth)
