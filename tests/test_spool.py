@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import shutil
 import signal
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -19,6 +20,7 @@ from eventflows import intake, journal, journals, spool, storage
 from eventflows.conversion import EventType
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import Event
+from eventflows.stored import unpack
 
 from .test_pipeline import adds_up
 from .test_storage import arrived, outcomes, record, run, start, until
@@ -36,7 +38,7 @@ def left_behind(folder: Path, *events: Event) -> Path:
     """A journal whose process died after it wrote these; returns the file of its spool."""
     held = storage.create(folder)
     for event in events:
-        held.spool.write(held.spool.line(event, "meta"))
+        held.spool.write(held.spool.line("meta"), event)
     storage.give_back(held)
     (found,) = spool.files(held.path)
     return found
@@ -62,8 +64,10 @@ def test_what_only_the_spool_holds_is_told_and_delivered(sandbox: Sandbox, tmp_p
 
 def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
     file = left_behind(tmp_path, SEALED, SEALED._replace(id="e2"), SEALED._replace(id="e3"))
-    first, second, third = [line for line in file.read_bytes().split(b"\n") if line]
-    file.write_bytes(b"\n" + first + b"\n" + b"\n" + second[:40] + b"\n" + third + b"\n" + b"\n" + second[:-1])
+    whole = file.read_bytes()
+    heads = [head.start() for head in spool._HEAD.finditer(whole)]
+    first, second, third = (whole[at:end] for at, end in zip(heads, [*heads[1:], len(whole)], strict=True))
+    file.write_bytes(first + second[:-20] + third + second[:-1])
     assert [told.id for told in journals.told(tmp_path)] == ["e1", "e3"]
     storage.bring_in(tmp_path)
     assert [told.id for told in journals.told(tmp_path)] == ["e1", "e3"]
@@ -73,7 +77,11 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
 def test_nonsense_in_the_spool_costs_itself(tmp_path: Path) -> None:
     file = left_behind(tmp_path, SEALED)
     with file.open("ab") as out:
-        out.write(b'\n2 17 meta {"id": 5}\n\n\xff\xfe\n\nx y z {}\n\n3 17 meta {not json}\n')
+        for seq, packed in enumerate(
+            [b"N", b"(", b"", b"(\x01\x00\x00\x00N", marshal.dumps((1, "lead")), b"\xff" * 99], 2
+        ):
+            out.write(b"\n%d 17 meta %d %d\n" % (seq, len(packed), crc32(packed)) + packed)
+        out.write(b"\n9 17 meta 3 17\nabc\n\xff\xfe\n\nx y z {}\n")
     storage.bring_in(tmp_path)
     assert [told.id for told in journals.told(tmp_path)] == ["e1"]
 
@@ -81,17 +89,15 @@ def test_nonsense_in_the_spool_costs_itself(tmp_path: Path) -> None:
 def test_what_the_journal_took_in_does_not_come_again(tmp_path: Path) -> None:
     """Not even where it was delivered and forgotten meanwhile, and the process died before the file was removed."""
     held = storage.create(tmp_path)
-    lines = [
-        (one, held.spool.line(one, "meta")) for one in (SEALED, SEALED._replace(id="e2"), SEALED._replace(id="e3"))
-    ]
-    for _, line in lines:
-        held.spool.write(line)
+    lines = [(one, held.spool.line("meta")) for one in (SEALED, SEALED._replace(id="e2"), SEALED._replace(id="e3"))]
+    for event, line in lines:
+        held.spool.write(line, event)
     held.take_in(lines[1:])  # out of their order, as the threads of an app come
     held.take_in(lines[:1])
     held.settle("meta", [journal.Row(line.seq, "delivered", "") for _, line in lines])
     (file,) = spool.files(held.path)
     written = file.read_bytes()
-    assert written.count(b'"order_id":"4711"') == 3
+    assert written.count(b"4711") == 3
     held.tidy(0.0)
     storage.give_back(held)
     assert spool.files(held.path) == []
@@ -103,11 +109,11 @@ def test_what_the_journal_took_in_does_not_come_again(tmp_path: Path) -> None:
 def test_what_was_overtaken_is_not_taken_for_taken(tmp_path: Path) -> None:
     """One thread has its number and is slow; the others' events are in the journal when the process dies."""
     held = storage.create(tmp_path)
-    slow = held.spool.line(SEALED, "meta")
+    slow = held.spool.line("meta")
     quick = [SEALED._replace(id=f"q{number}") for number in range(5)]
-    lines = [(one, held.spool.line(one, "meta")) for one in quick]
-    for line in (slow, *(line for _, line in lines)):
-        held.spool.write(line)
+    lines = [(one, held.spool.line("meta")) for one in quick]
+    for event, line in ((SEALED, slow), *lines):
+        held.spool.write(line, event)
     held.take_in(lines)
     storage.give_back(held)
     assert sorted(told.id for told in journals.told(tmp_path)) == ["e1", "q0", "q1", "q2", "q3", "q4"]
@@ -118,14 +124,14 @@ def test_what_was_overtaken_is_not_taken_for_taken(tmp_path: Path) -> None:
 def test_numbers_are_not_given_twice(tmp_path: Path) -> None:
     """Else an event would be taken for one that is known, after all of the first were forgotten."""
     held = storage.create(tmp_path)
-    line = held.spool.line(SEALED, "meta")
+    line = held.spool.line("meta")
     held.take_in([(SEALED, line)])
     held.settle("meta", [journal.Row(line.seq, "delivered", "")])
     held.tidy(0.0)
     storage.give_back(held)
     again = storage.take(tmp_path)
     assert again is not None
-    assert again.spool.line(SEALED, "meta").seq > line.seq
+    assert again.spool.line("meta").seq > line.seq
     storage.give_back(again)
 
 
@@ -139,7 +145,7 @@ def test_an_app_waits_for_nobody_who_holds_the_journal(sandbox: Sandbox, tmp_pat
     other.execute("BEGIN EXCLUSIVE")
     record("meanwhile")
     assert other.in_transaction
-    assert any(b'"meanwhile"' in file.read_bytes() for file in spool.files(path))
+    assert any(b"meanwhile" in file.read_bytes() for file in spool.files(path))
     other.execute("ROLLBACK")
     other.close()
     assert eventflows.force_flush(10_000)
@@ -214,12 +220,12 @@ def test_a_forked_child_writes_to_no_file_of_its_parent(sandbox: Sandbox, tmp_pa
     if child == 0:
         try:
             record("child")
-            here = [one for one in spool.files(path) if b'"child"' in one.read_bytes()]
+            here = [one for one in spool.files(path) if b"child" in one.read_bytes()]
             os._exit(1 if here else 0)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert b'"child"' not in (file.read_bytes() if file.exists() else b"")
+    assert b"child" not in (file.read_bytes() if file.exists() else b"")
     eventflows.shutdown()
     until(lambda: {"child", "parent"} <= set(outcomes(tmp_path)))
 
@@ -230,10 +236,10 @@ def test_the_spool_holds_no_person_and_is_nobody_elses_to_read(sandbox: Sandbox,
     (path,) = journals.files(tmp_path)
     (file, *_) = spool.files(path)
     assert file.stat().st_mode & 0o077 == 0
-    lines = [line for one in spool.files(path) for line in spool.lines(one)]
-    assert [json.loads(line.body)["id"] for line in lines] == ["mine"]
-    assert b"@" not in lines[0].body
-    assert lines[0].captured_at <= time.time_ns()
+    ((line, packed),) = (found for one in spool.files(path) for found in spool.lines(one))
+    assert unpack(packed).id == "mine"
+    assert b"example.com" not in packed
+    assert line.captured_at <= time.time_ns()
 
 
 # --- signal handlers that raise, as one of Celery's does when a task takes too long
@@ -271,8 +277,8 @@ def test_a_flush_that_is_interrupted_leaves_to_the_next_process_what_it_had(
             taken_in = storage.Storage._taken_in
             patched.setattr(storage.Storage, "_taken_in", lambda *given: interrupted(taken_in, *given))
         elif where == "within":
-            row = journal.row
-            patched.setattr(journal, "row", lambda *given: interrupted(row, *given))
+            row = journal._row
+            patched.setattr(journal, "_row", lambda *given: interrupted(row, *given))
         elif where == "committing":
             take = spool.Spool.take
             patched.setattr(spool.Spool, "take", lambda *given: (take(*given), interrupted(take))[0])
@@ -301,11 +307,11 @@ def test_a_flush_that_is_interrupted_leaves_to_the_next_process_what_it_had(
 def test_a_number_that_is_never_used_does_not_hold_up_the_others(tmp_path: Path) -> None:
     """Its thread was ended by an exception. What comes after it is delivered, and forgotten for good."""
     held = storage.create(tmp_path)
-    held.spool.line(SEALED, "meta")
+    held.spool.line("meta")
     for number in range(20):
         event = SEALED._replace(id=f"e{number}")
-        line = held.spool.line(event, "meta")
-        held.spool.write(line)
+        line = held.spool.line("meta")
+        held.spool.write(line, event)
         held.take_in([(event, line)])
         held.spool.offered(line.seq)
     assert held.spool.offered_through() == 0
@@ -327,8 +333,8 @@ def test_a_number_that_is_never_used_does_not_hold_up_the_others(tmp_path: Path)
 def test_a_file_that_is_left_is_not_written_to(tmp_path: Path, end: str) -> None:
     """Another thread leaves it, or closes all, when this one has chosen it and not said so yet: it may be removed by then."""
     held = storage.create(tmp_path)
-    first = held.spool.line(SEALED, "meta")
-    held.spool.write(first)
+    first = held.spool.line("meta")
+    held.spool.write(first, SEALED)
     held.take_in([(SEALED, first)])
     (file,) = spool.files(held.path)
 
@@ -342,9 +348,9 @@ def test_a_file_that_is_left_is_not_written_to(tmp_path: Path, end: str) -> None
     late = SEALED._replace(id="late")
     if end == "close":
         with pytest.raises(OSError, match="closed"):
-            held.spool.line(late, "meta")
+            held.spool.line("meta")
     else:
-        held.spool.write(held.spool.line(late, "meta"))
+        held.spool.write(held.spool.line("meta"), late)
     assert not file.exists()
     storage.give_back(held)
     assert {told.id for told in journals.told(tmp_path)} == {"e1"} | ({"late"} if end == "leave" else set())
@@ -461,7 +467,7 @@ def test_a_number_that_was_erased_is_given_to_another_event_later(tmp_path: Path
     held = storage.take(tmp_path)
     assert held is not None
     for _ in range(3):
-        line = held.spool.line(SEALED, "meta")
+        line = held.spool.line("meta")
         held.take_in([(SEALED, line)])
     assert held.count_pending() == 3
     storage.give_back(held)

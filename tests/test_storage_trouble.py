@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_what_finds_no_room_any_more_when_it_was_loaded_is_loaded_again(tmp_path
     held = storage.create(tmp_path)
     for number in range(4):
         event = Event(f"e{number}", EventType.LEAD, "Lead", 1, {}, sealed=True)
-        line = held.spool.line(event, "meta")
+        line = held.spool.line("meta")
         held.take_in([(event, line)])
         held.spool.offered(line.seq)
     backlog = Backlog("meta", threading.Condition(threading.RLock()))
@@ -214,12 +215,12 @@ def test_what_cannot_be_kept_at_the_end_of_its_work_is_lost_alone(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end is one of a span of the app, or the shutdown."""
-    line = Spool.line
+    line, calls = Spool.line, count()
 
-    def failing(self: Spool, event: Event, owed: str) -> Line:
-        if event.id == "bad":
+    def failing(self: Spool, owed: str) -> Line:
+        if next(calls) == 1:
             raise OverflowError
-        return line(self, event, owed)
+        return line(self, owed)
 
     monkeypatch.setattr(Spool, "line", failing)
     pipeline = start(sandbox.url, tmp_path)
@@ -315,9 +316,9 @@ def test_a_signal_handler_may_record_while_its_thread_writes(
             interrupt()
             return number
 
-    def write(line: Line) -> None:
+    def write(line: Line, event: Event) -> None:
         interrupt()
-        real_write(line)
+        real_write(line, event)
 
     real_write, real_numbers = Spool.write, held.spool._numbers
     if where == "number":

@@ -26,7 +26,7 @@ from .lifecycle import still_at_fork
 from .log import Notices
 from .sealing import Event
 from .spool import GROWN_BYTES, Line, Spool
-from .stored import load
+from .stored import dump, unpack
 
 SUFFIX = ".journal"
 DEAD = ("refused", "expired", "dropped")
@@ -127,10 +127,10 @@ class Journal:
         """
         with transaction(self._writer) as db:
             left = spool.files(self.path)
-            for event, line in spooled(db, self.path):
-                db.execute(_INSERT, row(event, line))
+            for _, found in spooled(db, self.path):
+                db.execute(_INSERT, found)
             through, _ = _held(db)
-            last = max((line.seq for path in left for line in spool.lines(path)), default=0)
+            last = max((line.seq for path in left for line, _ in spool.lines(path)), default=0)
             db.execute(_HOLDS, (max(through, last), ""))
             db.execute("DELETE FROM erased")  # whose numbers may be given to others
         for path in left:
@@ -141,17 +141,18 @@ class Journal:
         """Hold events that are in the spool, or were to be there.
 
         Raises:
-            sqlite3.Error: They cannot be written, as where the disk is full; none of them is held here or in the spool.
+            sqlite3.Error, ValueError: They cannot be written, as where the disk is full: none is held, nor is it in the spool.
         """
-        rows, lines = [row(*one) for one in kept], [line for _, line in kept]
+        lines = [line for _, line in kept]
         with self._writing:
             try:
+                rows = [_row(*one) for one in kept]
                 through, but = self.spool.take(lines)
                 with transaction(self._writer) as db:
                     db.executemany(_INSERT, rows)
                     db.execute("DELETE FROM event WHERE seq IN (SELECT seq FROM erased)")
                     db.execute(_HOLDS, (through, " ".join(map(str, but))))
-            except sqlite3.Error:
+            except (sqlite3.Error, ValueError):
                 self.spool.give_up(lines)
                 raise
             except BaseException:  # a signal handler's, which costs this process the events
@@ -291,14 +292,14 @@ def _whole(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def spooled(db: sqlite3.Connection, path: Path) -> Iterator[tuple[Event, Line]]:
-    """What is in the spool of a journal, not in the journal itself, and not erased."""
+def spooled(db: sqlite3.Connection, path: Path) -> Iterator[tuple[Event, tuple[Any, ...]]]:
+    """What is in the spool of a journal, not in the journal itself, and not erased: events, and their rows of `event`."""
     through, but = _held(db)
     for file in spool.files(path):
-        for line in spool.lines(file):
+        for line, packed in spool.lines(file):
             if (line.seq > through or line.seq in but) and not db.execute(_IS_KNOWN, (line.seq,)).fetchone()[0]:
                 try:
-                    yield load(line.body), line
+                    yield (event := unpack(packed)), _row(event, line)
                 except ValueError as problem:
                     _notices.warn(f"{problem}", "{count} events in a spool cannot be read: %s", problem)
 
@@ -309,12 +310,11 @@ def _held(db: sqlite3.Connection) -> tuple[int, set[int]]:
     return int(through), set(map(int, but.split()))
 
 
-def row(event: Event, line: Line) -> tuple[Any, ...]:
-    """An event as a row of `event`."""
+def _row(event: Event, line: Line) -> tuple[Any, ...]:
     order_id = event.order_id
     known_by = (_whole(event.id), _whole(event.name), None if order_id is None else _whole(order_id))
     left = line.owed.count(",") + 1 if line.owed else 0
-    return (line.seq, *known_by, line.captured_at, line.owed, left, line.body.decode("utf-8", "replace"))
+    return (line.seq, *known_by, line.captured_at, line.owed, left, dump(event).decode())
 
 
 def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .journal import IS_DEAD, SUFFIX, connect, forget, row, spooled, transaction
+from .journal import IS_DEAD, SUFFIX, connect, forget, spooled, transaction
 from .sealing import Event
 from .storage import bring_in
 from .stored import load
@@ -73,8 +73,8 @@ def told(folder: Path, where: str = "1", values: Sequence[Any] = ()) -> Iterator
 def _add_spooled(db: sqlite3.Connection, path: Path) -> None:
     """Add a table, of this connection only, with what the journal does not hold yet."""
     db.execute("CREATE TEMP TABLE spooled AS SELECT * FROM event WHERE 0")
-    for event, line in spooled(db, path):
-        db.execute("INSERT INTO spooled VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row(event, line))
+    for _, row in spooled(db, path):
+        db.execute("INSERT INTO spooled VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def resettle(path: Path, seq: int, provider: str, status: str, reason: str, attempts: int) -> None:
@@ -102,7 +102,7 @@ def erase(folder: Path, matches: Callable[[Event], bool]) -> int:
         try:
             # Read before the transaction, for which the process that holds the journal would wait; and first what may be in
             # the journal next.
-            on_the_way = {line.seq for event, line in spooled(db, path) if matches(event)}
+            on_the_way = {row[0] for event, row in spooled(db, path) if matches(event)}
             query = "SELECT seq, body FROM event UNION ALL SELECT seq, body FROM history WHERE body IS NOT NULL"
             found = on_the_way | {seq for seq, body in db.execute(query) if matches(load(body))}
             with transaction(db):

@@ -1,9 +1,9 @@
 """The spool of a journal: files that hold what the app's threads have recorded and the journal does not hold yet.
 
-An app's thread appends one line and goes on. It waits for no database and for no lock that anybody holds while reading or
+An app's thread appends an event and goes on. It waits for no database and for no lock that anybody holds while reading or
 writing. The intake's thread brings many events at a time into the journal; what a process leaves behind when it dies is brought
-in by whoever opens its journal next. A line is `<number> <captured at> <owed> <event>`, with a line feed before it as well, so
-that one that was cut off, as by a full disk, does not spoil the next.
+in by whoever opens its journal next. Before each event stands a line of `<number> <captured at> <owed> <bytes> <CRC-32>`, so
+that one that was cut off, as by a full disk, is known and does not spoil the next.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from io import FileIO
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from .sealing import Event
-from .stored import dump
+from .stored import pack
 
 GROWN_BYTES = 1_000_000
 """A file of this size is left for a new one, so that it can be removed once the journal holds all of it."""
 _SUFFIX = ".spool"
-_NUMBER = re.compile(rb"[0-9]{1,18}|[1-8][0-9]{18}")
+_HEAD = re.compile(rb"\n([0-9]{1,18}) ([0-9]{1,18}|[1-8][0-9]{18}) (\S*) ([0-9]{1,9}) ([0-9]{1,10})\n")
 
 
 @dataclass(slots=True, eq=False)
@@ -45,19 +46,17 @@ class _File:
 
 
 class Line(NamedTuple):
-    """An event on its way through the spool.
+    """What the spool knows of an event.
 
     Attributes:
         captured_at: Unix time in nanoseconds.
         owed: The names of the providers whose outcomes are to come, with commas between.
-        body: The sealed event as JSON.
         file: Where it is written; None where it was read.
     """
 
     seq: int
     captured_at: int
     owed: str
-    body: bytes
     file: _File | None = None
 
 
@@ -83,13 +82,12 @@ class Spool:
         self._long_overtaken: set[int] = set()
         self._closed = False
 
-    def line(self, event: Event, owed: str) -> Line:
+    def line(self, owed: str) -> Line:
         """Give an event its number. What follows, in any order, is `write`, and `take` and so on.
 
         Raises:
             OSError: There is no file to write it to.
         """
-        body, now = dump(event), time.time_ns()
         seq = next(self._numbers)
         try:
             while True:
@@ -97,7 +95,7 @@ class Spool:
                 file.unwritten.add(seq)
                 file.untaken.add(seq)
                 if file is self._file:
-                    return Line(seq, now, owed, body, file)
+                    return Line(seq, time.time_ns(), owed, file)
                 file.unwritten.discard(seq)  # it was left before this was noted, so it may be removed by now
                 file.untaken.discard(seq)
         except OSError:
@@ -105,21 +103,22 @@ class Spool:
             raise
 
     @staticmethod
-    def write(line: Line) -> None:
-        """Have a line on disk.
+    def write(line: Line, event: Event) -> None:
+        """Have an event on disk.
 
         Raises:
             OSError: That is not possible.
         """
-        seq, captured_at, owed, body, file = line
+        seq, captured_at, owed, file = line
         if file is None:
             return
-        content = b"\n%d %d %b %b\n" % (seq, captured_at, owed.encode(), body)
         try:
-            if file.out.write(content) != len(content):
+            packed = pack(event)
+            head = b"\n%d %d %b %d %d\n" % (seq, captured_at, owed.encode(), len(packed), crc32(packed))
+            if file.out.write(head + packed) != len(head) + len(packed):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except ValueError:
-            raise OSError(errno.EBADF, "the storage is closed") from None
+        except ValueError as problem:  # the file is closed
+            raise OSError(errno.EBADF, str(problem)) from None
         finally:
             file.unwritten.discard(seq)
 
@@ -262,12 +261,21 @@ def size(journal: Path) -> int:
     return found
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """The lines of a file; one that is not whole is left out, as nobody was told that it was written."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        for raw in file:
-            seq, _, rest = raw.partition(b" ")
-            captured_at, _, rest = rest.partition(b" ")
-            owed, _, body = rest.partition(b" ")
-            if body.endswith(b"}\n") and _NUMBER.fullmatch(seq) and _NUMBER.fullmatch(captured_at):
-                yield Line(int(seq), int(captured_at), owed.decode("utf-8", "replace"), body[:-1])
+def lines(path: Path) -> Iterator[tuple[Line, bytes]]:
+    """The lines of a file, each with its event as `stored.unpack` takes it.
+
+    One that is not whole is left out: nobody was told that it was written.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:  # its process has removed it just now
+        return
+    at = 0
+    while head := _HEAD.search(content, at):
+        seq, captured_at, owed, length, checksum = head.groups()
+        packed = content[head.end() : head.end() + int(length)]
+        if len(packed) == int(length) and crc32(packed) == int(checksum):
+            yield Line(int(seq), int(captured_at), owed.decode("utf-8", "replace")), packed
+            at = head.end() + len(packed)
+        else:
+            at = head.start() + 1

@@ -88,7 +88,7 @@ class Storage:
             if not self._closed:
                 own = self._own or self._open()
                 try:
-                    line = own.spool.line(event, owed)
+                    line = own.spool.line(owed)
                     return Arrival(event, own, line.seq, owed, None, line)
                 except OSError:
                     if not self._closed:
@@ -103,7 +103,7 @@ class Storage:
         if arrival.line is None:
             return
         try:
-            Spool.write(arrival.line)
+            Spool.write(arrival.line, arrival.event)
         except OSError as problem:
             self._refused(problem)
         else:
@@ -126,7 +126,7 @@ class Storage:
             return False
         try:
             journal.take_in(kept)
-        except (sqlite3.Error, OSError) as problem:
+        except (sqlite3.Error, OSError, ValueError) as problem:
             self._refused(problem)
             self._not_taken_before = self._not_before
             return False
@@ -143,8 +143,8 @@ class Storage:
         with self._opening:
             own = take(self._folder) or create(self._folder)
             try:
-                line = own.spool.line(event, owed)
-                own.spool.write(line)
+                line = own.spool.line(owed)
+                own.spool.write(line, event)
                 return Arrival(event, own, line.seq, owed)
             finally:
                 give_back(own)
