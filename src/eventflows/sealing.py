@@ -115,7 +115,7 @@ def record(
         around, origin, timed_here, owed, tell: See `Recorded`.
         waits: It is not read at once, in this call of the app.
     """
-    hold = _packed if waits else _plain
+    hold = _packed if waits else values.snapshot
     held: dict[str, Any] = {}
     left_out: tuple[tuple[str, str], ...] = ()
     packed: tuple[str, ...] = ()
@@ -144,19 +144,13 @@ def _packed(value: Any) -> Any:
     What waits then has nothing in it that the garbage collector goes over, which would come several times as often, and on the
     app's thread.
     """
-    plain = _plain(value)
-    if type(plain) is list or type(plain) is dict:
-        with suppress(ValueError):  # one of its keys is no text
-            return marshal.dumps(cast("Any", plain), _FORMAT)
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """A value in the types of JSON: itself where it is that already."""
     kind = type(value)
-    if (kind is list and _is_plain(value)) or (kind is dict and _is_plain((value,))):
-        return value
-    return values.snapshot(value)
+    is_plain = (kind is list and _is_plain(value)) or (kind is dict and _is_plain((value,)))
+    copy = value if is_plain else values.snapshot(value)
+    if type(copy) is list or type(copy) is dict:
+        with suppress(ValueError):  # one of its keys is no text
+            return marshal.dumps(cast("Any", copy), _FORMAT)
+    return copy
 
 
 def _is_plain(entries: Iterable[Any]) -> bool:
