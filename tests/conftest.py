@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -112,6 +113,19 @@ CANARIES = (
     "19870605",
     "canarygatan",
 )
+
+
+@pytest.fixture
+def signals_of_a_terminal() -> Iterator[None]:
+    """Child processes get SIGINT and SIGHUP as a terminal sends them, also where the tests run in the background of a shell or
+    under `nohup`, which have both ignored."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -24,6 +24,8 @@ from eventflows.sandbox import Sandbox
 from tests.conftest import environment
 from tests.servers.running import free_port
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 FAST = "retry_on_failure: {initial_interval: 50ms, max_interval: 200ms}\nsending_queue: {flush_interval: 50ms, %s}\n"
 
 

@@ -20,6 +20,8 @@ from tests.conftest import environment, four
 
 from .test_pipeline import FAST, LEAD
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 fcntl = pytest.importorskip("fcntl")
 pty = pytest.importorskip("pty")
 termios = pytest.importorskip("termios")
