@@ -32,6 +32,7 @@ LAYERS = [
         "payload",
         "answer",
     },
+    {"told"},
     {
         "lifecycle",
         "phone",

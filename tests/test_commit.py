@@ -25,6 +25,7 @@ from eventflows.commit import UnitOfWork
 from eventflows.pipeline import Pipeline
 from eventflows.providers.console import ConsoleProvider
 from eventflows.spans import Scope, awaited, scope_of
+from eventflows.told import NOTHING_TOLD
 from eventflows.visitor import Visiting, Visitor, WSGIMiddleware
 from tests.test_visitor import by_asgi, by_wsgi, environ
 
@@ -428,7 +429,7 @@ def test_a_task_within_a_span_is_no_part_of_itself(tracer: trace.Tracer) -> None
     assert pipeline is not None
     with tracer.start_as_current_span("root") as span:
         task = UnitOfWork(scope_of(span))
-        visiting = Visiting(Visitor(dict, task))
+        visiting = Visiting(Visitor(NOTHING_TOLD, task))
         assert scope_of(span).unit.outer is None
         purchase()
         visiting.end()

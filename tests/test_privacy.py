@@ -34,6 +34,7 @@ from eventflows.request import read_attributes
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import event_of, record, seal
 from eventflows.stored import dump
+from eventflows.told import Told
 from tests.conftest import CANARIES, PERSON, five, four
 
 EVENT: dict[str, Any] = {
@@ -227,7 +228,7 @@ def test_no_attribute_carries_an_email_in_a_sealed_event(attribute: str) -> None
     for value in values:
         raw = event_of(record("custom_event", {attribute: value, "conversion.id": "1"}, 1), EventType.CUSTOM)
         sealed = seal(raw)
-        around = raw._replace(attributes={}, around=read_attributes({attribute: value}))
+        around = raw._replace(attributes={}, around=Told.of(read_attributes({attribute: value})))
         shown = (dump(sealed) + dump(seal(around))).decode() + repr(
             [conversion_of(one) for one in (raw, sealed, around)]
         )

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -352,7 +353,7 @@ def test_any_span_tells_what_is_on_it(attribute: str, value: str, kind: Any) -> 
     class Span(trace.NonRecordingSpan):
         attributes = kind({"order.id": "1", attribute: value})
 
-    told = around(Span(trace.INVALID_SPAN_CONTEXT)).attributes
+    told = around(Span(trace.INVALID_SPAN_CONTEXT)).told.attributes
     assert list(told.values()) == [value]
 
 
@@ -531,6 +532,49 @@ def test_what_the_app_learns_of_the_visitor_counts_from_then_on(caught: list[Con
     assert [c.user.user_id for c in caught] == [("u1",), ("u2",)]
     assert [c.consent.ad_storage for c in caught] == [False, False]
     assert "email.lower" not in caught[0].user.sealed
+
+
+def test_a_conversion_keeps_its_visitor_as_it_was_when_it_was_recorded(caught: list[Conversion]) -> None:
+    """It is read later, on a thread of the pipeline; what is told meanwhile, of the visitor or on a span, is not for it."""
+    start(visitor=PROXIES)
+    EventFlowsInstrumentor().instrument()
+
+    def handler() -> None:
+        span = trace.get_current_span()
+        span.set_attribute("session.id", "s1")
+        purchase("1")
+        eventflows.visitor_update({"user.id": "u1"})
+        span.set_attribute("session.id", "s2")
+        purchase("2")
+
+    try:
+        with trace.get_tracer("app").start_as_current_span("request", kind=SpanKind.SERVER):
+            by_wsgi(handler)
+        assert eventflows.force_flush(5_000)
+    finally:
+        EventFlowsInstrumentor().uninstrument()
+    assert [(c.user.user_id, c.request.session_id) for c in caught] == [((), "s1"), (("u1",), "s2")]
+
+
+@pytest.mark.parametrize("commit", ["immediate", "span_ok"])
+def test_the_request_is_not_read_on_the_apps_thread(commit: str, caught: list[Conversion]) -> None:
+    threads: list[str] = []
+
+    class Seen(str):
+        __slots__ = ()
+
+        def split(self, *args: Any) -> list[str]:  # type: ignore[override]
+            threads.append(threading.current_thread().name)
+            return super().split(*args)
+
+    start(visitor=PROXIES, commit=commit)
+    by_wsgi(purchase, environ(HTTP_COOKIE=Seen(COOKIES)))
+    for _ in range(500):
+        if caught:
+            break
+        time.sleep(0.01)
+    assert caught[0].clicks["fbp"] == FBP
+    assert threads == ["EventFlows-intake"]
 
 
 def test_a_log_record_tells_a_gateway_elsewhere_of_the_visitor_unless_it_must_not(caught: list[Conversion]) -> None:

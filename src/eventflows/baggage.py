@@ -76,7 +76,7 @@ def _allowed(host: str | None) -> bool:
 def _members() -> str:
     """The visitor's click ids as a baggage header."""
     found, length = [], 0
-    for key, value in around().attributes.items():
+    for key, value in around().told.attributes.items():
         if key.startswith(sc.CONVERSION_CLICK):
             member = f"{key}={quote(str(value), safe='')}"
             if length + len(member) + 1 < _MAX_LENGTH:

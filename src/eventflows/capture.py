@@ -11,12 +11,13 @@ from typing import Any
 
 from . import persons, values
 from . import semconv as sc
-from .conversion import NOTHING, Consent, Conversion, Device, EventType, Identifiers, Item, Request
+from .conversion import Consent, Conversion, Device, EventType, Identifiers, Item, Request
 from .cookies import clicks_of_query
 from .errors import Unusable
 from .names import ByName
 from .pii import FORMS, contains_email
 from .sealing import Event, digests, event_of, record, shown_name, treatments
+from .told import NOTHING_TOLD, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def capture(
     attributes: Mapping[str, Any],
     time_unix_nano: int,
     rules: Rules,
-    around: Mapping[str, Any] = NOTHING,
+    around: Told = NOTHING_TOLD,
 ) -> Conversion:
     """Record and read an event in one go, as a dry run does. The arguments are those of `sealing.record` and `event_of`."""
     recorded = record(name, attributes, time_unix_nano, around)
@@ -169,7 +170,7 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
     Args:
         default_country: Of phone numbers without a calling code, ISO 3166-1 alpha-2.
     """
-    event_id, event_type, name, time_unix_nano, attributes, _, around, origin, timed_here, before, failed = event
+    event_id, event_type, name, time_unix_nano, attributes, _, told, origin, timed_here, before, failed = event
     held, steps = _plans[tuple(attributes)]
     fields = _BLANK.copy()
     clicks: dict[str, str] = {}
@@ -202,7 +203,7 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
     if (url := fields[_URL]) is not None and "?" in url:
         for click, value in clicks_of_query(url.partition("?")[2].partition("#")[0]).items():
             clicks.setdefault(click, value)
-    if around and not _is_anothers(around, fields):
+    if (around := told.attributes) and not _is_anothers(around, fields):
         user_id = user_id or around.get(sc.USER_ID)
         _complete(around, fields, clicks)
     if user_id:

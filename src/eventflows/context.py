@@ -6,10 +6,10 @@ are recorded and by the instrumentor where a sampler dropped them, since nobody 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, get_current
@@ -22,6 +22,7 @@ from .errors import Unusable
 from .proxies import client_address
 from .request import READERS
 from .spans import Scope, UnsampledRoot, begin, is_server, join, owner_of, scope_of
+from .told import NOTHING_TOLD, Told
 from .values import click_id, header
 from .visitor import Visitor, current_settings, current_visitor
 
@@ -97,26 +98,21 @@ def follow_unsampled(
 # --- what it all tells of a conversion
 
 
-class Surroundings:
+class Surroundings(NamedTuple):
     """What a conversion may take from around it.
 
     Attributes:
-        attributes: Semantic attributes with clean values.
+        told: What the visitor's request, the spans and the baggage tell; read when the conversion is.
         unit: The innermost unit of work that it is a part of.
         origin: Trace id and span id of its span, where that is sampled.
     """
 
-    __slots__ = ("attributes", "origin", "unit")
-
-    def __init__(
-        self, attributes: Mapping[str, Any], unit: UnitOfWork | None, origin: tuple[int, int] | None = None
-    ) -> None:
-        self.attributes = attributes
-        self.unit = unit
-        self.origin = origin
+    told: Told = NOTHING_TOLD
+    unit: UnitOfWork | None = None
+    origin: tuple[int, int] | None = None
 
 
-NOTHING = Surroundings({}, None)
+NOTHING = Surroundings()
 
 
 def around(span: Any = None, context: Context | None = None) -> Surroundings:
@@ -143,14 +139,9 @@ def around(span: Any = None, context: Context | None = None) -> Surroundings:
     if visitor is not None and visitor.unit is not None and (unit is None or visitor.unit.outer is unit):
         unit = visitor.unit
     if visitor is not None and visitor.explicit:
-        return Surroundings(visitor.attributes, unit, _origin(span))
-    found = _known(visitor, span, scope)
-    for key, value in baggage.get_all(context).items():
-        name = key.removeprefix(sc.CONVERSION_CLICK)
-        if name in sc.CLICK_IDS and sc.CONVERSION_CLICK + name not in found:
-            with suppress(Unusable):
-                found[sc.CONVERSION_CLICK + name] = click_id(value)
-    return Surroundings(found, unit, _origin(span))
+        return Surroundings(visitor.told, unit, _origin(span))
+    told = Told(_known, _told_of(visitor), _spans(span, scope), baggage.get_all(context))
+    return Surroundings(told, unit, _origin(span))
 
 
 def around_ended(span: Any, scope: Scope | None) -> Surroundings:
@@ -160,8 +151,9 @@ def around_ended(span: Any, scope: Scope | None) -> Surroundings:
         scope: What the span was a part of, as far as it is known.
     """
     if scope is None:
-        return Surroundings(_known(None, span, None), None, _origin(span))
-    return Surroundings({} if scope.mixed else _known(scope.visitor, span, scope), scope.unit, _origin(span))
+        return Surroundings(Told(_known, None, _spans(span, None)), None, _origin(span))
+    told = NOTHING_TOLD if scope.mixed else Told(_known, _told_of(scope.visitor), _spans(span, scope))
+    return Surroundings(told, scope.unit, _origin(span))
 
 
 def _origin(span: Any) -> tuple[int, int] | None:
@@ -169,17 +161,40 @@ def _origin(span: Any) -> tuple[int, int] | None:
     return (context.trace_id, context.span_id) if context is not None and context.trace_flags.sampled else None
 
 
-def _known(visitor: Visitor | None, span: Any, scope: Scope | None) -> dict[str, Any]:
-    found = dict(visitor.attributes) if visitor is not None else {}
+def _told_of(visitor: Visitor | None) -> Told | None:
+    return visitor.told if visitor is not None else None
+
+
+_SpanTold: TypeAlias = tuple[Mapping[str, Any], bool]
+"""A span's attributes, and whether it is an HTTP server's, whose peer may be a proxy and whose URL may be in pieces."""
+
+
+def _spans(span: Any, scope: Scope | None) -> list[_SpanTold]:
+    """What these say now; the app may set attributes later, and they are then not of the conversion's time."""
+    found: list[_SpanTold] = []
     server = scope.server if scope is not None else None
     own_context = getattr(span, "context", None)  # which spans of another make need not have
     is_server = own_context is not None and getattr(server, "context", None) is own_context
     if (own := _recorded(span)) is not None and not is_server:
-        _take(found, own, http=getattr(span, "kind", None) is SpanKind.SERVER)
+        http = getattr(span, "kind", None) is SpanKind.SERVER
+        if http or not _TELLING.isdisjoint(own):
+            found.append((own, http))
     if server is not None:
         attributes = server if isinstance(server, Mapping) else _recorded(server)
         if attributes is not None:
-            _take(found, attributes, http=True)
+            found.append((attributes, True))
+    return found
+
+
+def _known(visitor: Told | None, spans: Sequence[_SpanTold], carried: Mapping[str, object] = {}) -> dict[str, Any]:
+    found = dict(visitor.attributes) if visitor is not None else {}
+    for attributes, http in spans:
+        _take(found, attributes, http=http)
+    for key, value in carried.items():
+        name = key.removeprefix(sc.CONVERSION_CLICK)
+        if name in sc.CLICK_IDS and sc.CONVERSION_CLICK + name not in found:
+            with suppress(Unusable):
+                found[sc.CONVERSION_CLICK + name] = click_id(value)
     return found
 
 
@@ -189,7 +204,7 @@ def visitor_snapshot() -> dict[str, Any]:
 
     It holds the address, user agent, URL, click ids and consent, and never who the visitor is by name, e-mail or phone.
     """
-    return dict(around().attributes)
+    return dict(around().told.attributes)
 
 
 def _recorded(span: Any) -> Mapping[str, Any] | None:
@@ -216,13 +231,7 @@ def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _take(found: dict[str, Any], attributes: Mapping[str, Any], *, http: bool) -> None:
-    """Add what a span says beyond what is known already.
-
-    Args:
-        http: It is the HTTP server span, whose peer may be a proxy and whose URL may be in pieces.
-    """
-    if not http and _TELLING.isdisjoint(attributes):
-        return
+    """Add what a span says beyond what is known already."""
     given: dict[str, Any] = {}
     for key, names in _OTHERS.items():
         if key not in found:

@@ -81,7 +81,7 @@ def prepared(
     """The conversion that `tracer.add_event` would make of an event, with the choices of consent that hold for it."""
     event_type = recognise(name, attributes or {}, settings.rules) or EventType.CUSTOM
     when = now if timestamp is None else unix_nano(timestamp)
-    conversion = capture(name, event_type, attributes or {}, when, settings.rules, around().attributes)
+    conversion = capture(name, event_type, attributes or {}, when, settings.rules, around().told)
     return settings.consent.effective(conversion)
 
 

@@ -14,6 +14,7 @@ from .log import Notices
 from .patching import Patches
 from .request import read_attributes
 from .spans import scope_of
+from .told import Told
 from .visitor import Visiting, Visitor, answer_asgi, answer_wsgi, current_visitor
 
 _WSGI = (("flask.app", "Flask"), ("django.core.handlers.wsgi", "WSGIHandler"))
@@ -62,10 +63,10 @@ def _connect(signals: ModuleType) -> Callable[[], None]:
         above = current_visitor()  # of a task that runs eagerly, in the request itself
         unit = UnitOfWork(above if above is not None and above.unit else scope_of(get_current_span()))
         if carried is None and above is not None:
-            visitor = Visitor(lambda: above.attributes, unit, explicit=above.explicit)
+            visitor = Visitor(above.told, unit, explicit=above.explicit)
         else:
             known = read_attributes(carried)
-            visitor = Visitor(lambda: known, unit, explicit=carried is not None)
+            visitor = Visitor(Told.of(known), unit, explicit=carried is not None)
         running[task_id] = Visiting(visitor)
 
     def failed(**_: Any) -> None:

@@ -166,11 +166,9 @@ class Pipeline:
         waits: bool,
     ) -> Recorded:
         now_or_then = time.time_ns() if timestamp is None else unix_nano(timestamp)
-        around_it, origin = surroundings.attributes, surroundings.origin
+        told, _, origin = surroundings
         owed = self._lanes.owed
-        return record(
-            name, attributes, now_or_then, around_it, origin, timestamp is None, owed, tell, waits=waits
-        )  # fmt: skip
+        return record(name, attributes, now_or_then, told, origin, timestamp is None, owed, tell, waits=waits)
 
     def _take(self, recorded: Recorded, unit: UnitOfWork | None, *, sealed: bool) -> Event:
         """Read an event here and now, and queue it, or let it wait for the end of its work."""

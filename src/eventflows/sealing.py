@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from . import persons, values
 from . import semconv as sc
-from .conversion import NOTHING, EventType
+from .conversion import EventType
 from .errors import Unusable
 from .names import ByName
 from .pii import FORMS, contains_email
+from .told import NOTHING_TOLD, Told
 
 
 class Event(NamedTuple):
@@ -33,7 +34,7 @@ class Event(NamedTuple):
         attributes: Semantic attributes and custom properties, aliases as they were given. Once it is sealed all of them are
             JSON data, and `conversion.sealed.<form>` holds digests, joined by commas.
         sealed: Nothing in it identifies a person any more.
-        around: Attributes of the visitor's request, with clean values, for what the event does not carry itself.
+        around: What the visitor's request tells, for what the event does not carry itself.
         origin: Trace id and span id of the span that it was recorded in.
         timed_here: The time is that of this process's clock, and not one that the app gave.
         left_out: `(attribute, reason)` of each field that was not usable. Never holds the value.
@@ -46,7 +47,7 @@ class Event(NamedTuple):
     time_unix_nano: int
     attributes: Mapping[str, Any]
     sealed: bool = False
-    around: Mapping[str, Any] = NOTHING
+    around: Told = NOTHING_TOLD
     origin: tuple[int, int] | None = None
     timed_here: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
@@ -83,7 +84,7 @@ class Recorded(NamedTuple):
     name: str
     attributes: dict[str, Any]
     time_unix_nano: int
-    around: Mapping[str, Any] = NOTHING
+    around: Told = NOTHING_TOLD
     origin: tuple[int, int] | None = None
     timed_here: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
@@ -99,7 +100,7 @@ def record(
     name: str,
     attributes: Mapping[str, Any],
     time_unix_nano: int,
-    around: Mapping[str, Any] = NOTHING,
+    around: Told = NOTHING_TOLD,
     origin: tuple[int, int] | None = None,
     timed_here: bool = False,
     owed: str = "",
@@ -213,6 +214,7 @@ def seal(event: Event, default_country: str | None = None) -> Event:
         clean[attribute] = ",".join(
             dict.fromkeys((*clean[attribute].split(","), *found)) if attribute in clean else found
         )
+    around = Told.of(around.attributes)  # read by now, as cookies may be as good as a name
     fields = (
         event_id, event_type, name, time_unix_nano, clean, True, around, origin, timed_here, tuple(left_out), failed
     )  # fmt: skip
@@ -371,9 +373,9 @@ def shown(event: Event, recorded_by: str, *, around: bool = False) -> dict[str, 
         around: Add what the visitor's request tells, which belongs on log records and never on spans.
     """
     attributes = event.attributes
-    if around and event.around:
-        told = {sc.ALIASES.get(key, key) for key in attributes}
-        attributes = {**{key: value for key, value in event.around.items() if key not in told}, **attributes}
+    if around and (surroundings := event.around.attributes):
+        own = {sc.ALIASES.get(key, key) for key in attributes}
+        attributes = {**{key: value for key, value in surroundings.items() if key not in own}, **attributes}
     return {
         **attributes,
         sc.CONVERSION_ID: event.id,

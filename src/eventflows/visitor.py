@@ -1,6 +1,6 @@
 """The visitor: what one HTTP request tells of the person who sent it, kept beside it for the conversions recorded meanwhile.
 
-The request is read once, and only when a conversion asks. Nothing of it is put on spans. `WSGIMiddleware` and
+The request is read once, and only for a conversion. Nothing of it is put on spans. `WSGIMiddleware` and
 `ASGIMiddleware` keep it for an app; the instrumentor does the same without code for Flask, Django and Starlette (hence
 FastAPI).
 """
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -24,6 +23,7 @@ from .log import Notices
 from .proxies import Network, networks
 from .request import RequestHead, attributes_of, head_of_environ, head_of_scope, of_environ, of_scope, read_attributes
 from .spans import scope_of
+from .told import Told
 
 REQUEST_KEY = "eventflows.visitor"
 """Where a WSGI environ or ASGI scope carries its visitor."""
@@ -47,42 +47,26 @@ class VisitorSettings:
 
 
 class Visitor:
-    """What is known of a visitor, as semantic attributes with clean values.
+    """Who sends a request, or on whose behalf something is done.
 
     Args:
-        read: Gives the attributes; called once, with the first conversion.
+        told: What is known of them.
         unit: The request, as a unit of work.
         explicit: Restored by `visitor_context`: the request under way is then somebody else's.
 
     Attributes:
+        told: What is known by now; a conversion keeps it as it was when it was recorded.
         encloses: What begins now in the same context is a part of its request. False once a server has the body, as it may send
             it in pieces, and answer others on the same thread meanwhile.
     """
 
-    __slots__ = ("_known", "_read", "encloses", "explicit", "unit")
+    __slots__ = ("encloses", "explicit", "told", "unit")
 
-    def __init__(
-        self, read: Callable[[], dict[str, Any]], unit: UnitOfWork | None = None, *, explicit: bool = False
-    ) -> None:
-        self._read = read
-        self._known: dict[str, Any] | None = None
+    def __init__(self, told: Told, unit: UnitOfWork | None = None, *, explicit: bool = False) -> None:
+        self.told = told
         self.unit = unit
         self.explicit = explicit
         self.encloses = True
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        known = self._known
-        if known is None:
-            try:
-                known = self._read()
-            except Exception as problem:  # noqa: BLE001 reason: a request may hold anything, and the app must not suffer
-                _notices.warn(
-                    "visitor", "{count} requests could not be read for their visitor (%s)", type(problem).__name__
-                )
-                known = {}
-            self._known = known
-        return known
 
 
 # --- which visitor
@@ -137,9 +121,8 @@ def visitor_context(snapshot: Mapping[str, Any] | None) -> Iterator[None]:
     Args:
         snapshot: From `visitor_snapshot`; its unusable parts are left out. None is a visitor of whom nothing is known.
     """
-    known = read_attributes(snapshot)
     above = current_visitor()
-    visitor = Visitor(lambda: known, above.unit if above is not None else None, explicit=True)
+    visitor = Visitor(Told.of(read_attributes(snapshot)), above.unit if above is not None else None, explicit=True)
     if (scope := scope_of(get_current_span())) is not None:
         scope.mixed = True
     token = _of_request.set(visitor)
@@ -162,8 +145,11 @@ def visitor_update(attributes: Mapping[str, Any]) -> None:
     if visitor is None:
         _notices.warn("update", _NO_REQUEST)
         return
-    known = visitor.attributes
-    visitor._known = {**known, **read_attributes(attributes)}
+    visitor.told = Told(_told_more, visitor.told, read_attributes(attributes))
+
+
+def _told_more(before: Told, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {**before.attributes, **more}
 
 
 def _networks(given: Iterable[str] | None) -> tuple[Network, ...] | None:
@@ -237,7 +223,7 @@ def answer_wsgi(
     if REQUEST_KEY in environ:
         return app(environ, start_response)
     unit = UnitOfWork(_around())
-    visitor = Visitor(partial(_sent_by, head_of_environ, of_environ(environ), trusted), unit)
+    visitor = Visitor(Told(_sent_by, head_of_environ, of_environ(environ), trusted), unit)
     environ[REQUEST_KEY] = visitor
     token = _of_request.set(visitor)
     answer = _Answer(unit, start_response, token)
@@ -332,7 +318,7 @@ async def answer_asgi(
         return
     # A WebSocket lasts too long to be a unit of work.
     unit = UnitOfWork(_around()) if scope["type"] == "http" else None
-    visitor = Visitor(partial(_sent_by, head_of_scope, of_scope(scope), trusted), unit)
+    visitor = Visitor(Told(_sent_by, head_of_scope, of_scope(scope), trusted), unit)
     scope[REQUEST_KEY] = visitor
     token = _of_request.set(visitor)
 
