@@ -360,18 +360,19 @@ def test_what_the_journal_cannot_hold_is_not_left_in_the_spool(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is delivered from memory, and would be once more by the next process if this one were killed later."""
-    monkeypatch.setattr(journal, "BUSY_SECONDS", 0.1)
     monkeypatch.setattr(storage, "SCAN_SECONDS", 3_600)
     start(sandbox.url, tmp_path)
     record("before")
     assert eventflows.force_flush(5_000)
     (path,) = journals.files(tmp_path)
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    record("meanwhile")
-    until(lambda: arrived(sandbox) == ["before", "meanwhile"])
-    other.execute("ROLLBACK")
-    other.close()
+
+    def full(_db: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "transaction", full)
+        record("meanwhile")
+        until(lambda: arrived(sandbox) == ["before", "meanwhile"])
     assert b"meanwhile" not in b"".join(file.read_bytes() for file in spool.files(path))
 
 
@@ -384,11 +385,11 @@ def test_a_journal_that_takes_nothing_is_not_asked_for_each_portion(
     start(sandbox.url, tmp_path)
     tried = []
 
-    def locked(*_: object) -> None:
+    def full(*_: object) -> None:
         tried.append(1)
-        raise sqlite3.OperationalError("database is locked")
+        raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(journal.Journal, "take_in", locked)
+    monkeypatch.setattr(journal.Journal, "take_in", full)
     record(*(f"m{number}" for number in range(200)))
     assert eventflows.force_flush(5_000)
     assert len(arrived(sandbox)) == 200

@@ -10,10 +10,10 @@ from .capture import conversion_of
 from .conversion import Conversion
 from .journal import Journal
 from .mapping import Entry, NotSent, Source, source_of
+from .stats import UNREADABLE
 from .stored import load
 
 _LOAD = 1000
-UNREADABLE = NotSent("dropped", "unreadable in the storage")
 Key = tuple[int, int]
 
 
@@ -115,7 +115,7 @@ class Backlog:
                 source = source_of(conversion, journal, seq)
             except Exception:  # noqa: BLE001 reason: whatever stands in a file that others can write
                 sources.append(Source("unknown", now, journal, seq))
-                entries.append(UNREADABLE)
+                entries.append(NotSent("dropped", UNREADABLE))
                 continue
             sources.append(source)
             entries += written([conversion], [source], now)

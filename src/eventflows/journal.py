@@ -65,6 +65,9 @@ IS_DEAD = (
 _TOGETHER = 500
 """So many events are settled by one statement; SQLite allows 999 parameters at least."""
 BUSY_SECONDS = 5.0
+"""So long a program from outside waits for whoever else has the journal locked."""
+OWN_BUSY_SECONDS = 0.1
+"""And so long the process that holds it: it can do the same later, and somebody may wait for it who has little time."""
 ORPHAN_SECONDS = 30 * 86_400.0
 _notices = Notices("storage")
 
@@ -89,6 +92,10 @@ class _Outcomes:
     problem: sqlite3.Error | None = None
 
 
+class Locked(sqlite3.OperationalError):
+    """Another program has the journal locked; the same may be done a moment later."""
+
+
 class Journal:
     """One journal file, opened for this process, with what an earlier one left in its spool.
 
@@ -109,8 +116,8 @@ class Journal:
         still_at_fork(
             self._writing, self._reading
         )  # and with them SQLite, whose own locks a child could not open any more
-        self._writer = connect(path)
-        self._reader = connect(path)
+        self._writer = connect(path, busy_seconds=OWN_BUSY_SECONDS)
+        self._reader = connect(path, busy_seconds=OWN_BUSY_SECONDS)
         self._outcomes: deque[_Outcomes] = deque()
         self._unwritten: dict[str, set[int]] = {}
         self._writer.executescript(_SCHEMA)
@@ -141,6 +148,7 @@ class Journal:
         """Hold events that are in the spool, or were to be there.
 
         Raises:
+            Locked: They stay in the spool for now.
             sqlite3.Error, ValueError: They cannot be written, as where the disk is full: none is held, nor is it in the spool.
         """
         lines = [line for _, line in kept]
@@ -152,6 +160,9 @@ class Journal:
                     db.executemany(_INSERT, rows)
                     db.execute("DELETE FROM event WHERE seq IN (SELECT seq FROM erased)")
                     db.execute(_HOLDS, (through, " ".join(map(str, but))))
+            except Locked:
+                self.spool.leave_behind(lines)
+                raise
             except (sqlite3.Error, ValueError):
                 self.spool.give_up(lines)
                 raise
@@ -317,8 +328,9 @@ def _row(event: Event, line: Line) -> tuple[Any, ...]:
     return (line.seq, *known_by, line.captured_at, line.owed, left, dump(event).decode())
 
 
-def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+def connect(path: Path, *, writable: bool = True, busy_seconds: float | None = None) -> sqlite3.Connection:
+    timeout = BUSY_SECONDS if busy_seconds is None else busy_seconds
+    db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     if writable:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(
@@ -329,13 +341,15 @@ def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    db.execute("BEGIN IMMEDIATE")
     try:
+        db.execute("BEGIN IMMEDIATE")
         yield db
         db.execute("COMMIT")
-    except BaseException:
+    except BaseException as problem:
         with suppress(sqlite3.Error):
             db.execute("ROLLBACK")
+        if isinstance(problem, sqlite3.OperationalError) and "locked" in str(problem):
+            raise Locked(str(problem)) from None
         raise
 
 

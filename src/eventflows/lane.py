@@ -285,11 +285,16 @@ class Lane:
             self._transport.close()
         return not (lost or kept or self._gave_up)
 
-    def wait_answered(self) -> None:
-        """After `close`: wait for the answers to what was under way then, which are written to the journal."""
+    def wait_answered(self, deadline: float) -> None:
+        """After `close`: wait for the answers to what was under way then, and have all outcomes written to the journal.
+
+        Those that cannot be written are tried again until the deadline (of `time.monotonic`).
+        """
         for outbox in (*self._former, self._outbox):
             if outbox is not None:
                 outbox.wait_answered()
+        while not self._outcomes.write_again() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     # --- the storage's side
 

@@ -29,6 +29,7 @@ NOT_CONFIGURED = (
     "or let the retention forget them"
 )
 UNREADABLE = "%s: the storage cannot be read (%s): conversions on disk wait there. Look at the folder and its disk"
+LOCKED = "another program has %s locked: what is recorded now waits on disk, and is sent once it lets go. See which has it open"
 UNWRITTEN = (
     "%s: {count} outcomes cannot be written to the storage (%s): tried again every few seconds; should the process end before, "
     "those events are sent again, under the same ids. Look at the folder and its disk"

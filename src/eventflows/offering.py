@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from .capture import conversion_of
 from .conversion import Conversion
-from .intake import Arrival
+from .intake import Arrival, Left
 from .lane import Lane
 from .mapping import Source, internal_error, source_of
 from .reader import Reader
@@ -61,7 +61,7 @@ def _read(arrivals: Iterable[Arrival], reader: Reader, lanes: Sequence[Lane]) ->
     return conversions, sources
 
 
-def turn_away(arrivals: Iterable[Arrival], lanes_of: LanesOf, reason: str) -> None:
+def turn_away(arrivals: Iterable[Arrival | Left], lanes_of: LanesOf, reason: str) -> None:
     """Count events in for which there was no room, or no time, before they could be read."""
     for arrival in arrivals:
         _turn_away(arrival, lanes_of(arrival.owed), reason)
@@ -69,7 +69,6 @@ def turn_away(arrivals: Iterable[Arrival], lanes_of: LanesOf, reason: str) -> No
             arrival.journal.spool.offered(arrival.seq)
 
 
-def _turn_away(arrival: Arrival, lanes: Sequence[Lane], reason: str) -> None:
-    event, journal, seq, _, _, _ = arrival
+def _turn_away(arrival: Arrival | Left, lanes: Sequence[Lane], reason: str) -> None:
     for lane in lanes:
-        lane.turn_away(event.type.value, journal, seq, reason)
+        lane.turn_away(arrival.kind, arrival.journal, arrival.seq, reason)

@@ -39,8 +39,12 @@ class Outcomes:
             self._unwritten.extend((journal, row) for row in rows)
             self._notices.warn("write", UNWRITTEN, self._provider, problem, count=len(rows))
 
-    def write_again(self) -> None:
-        """Write what could not be written before."""
+    def write_again(self) -> bool:
+        """Write what could not be written before; True where all is written now."""
         unwritten, self._unwritten = self._unwritten, []
+        by_journal: dict[Journal, list[Row]] = {}
         for journal, row in unwritten:
-            self.write_rows(journal, [row])
+            by_journal.setdefault(journal, []).append(row)
+        for journal, rows in by_journal.items():
+            self.write_rows(journal, rows)
+        return not self._unwritten

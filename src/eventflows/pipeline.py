@@ -14,7 +14,7 @@ from . import lifecycle
 from .commit import Fate, UnitOfWork, WaitingRoom
 from .config import Settings, check_unchanged, read_again, settings
 from .context import Surroundings, around
-from .intake import Arrival, Intake
+from .intake import Arrival, Intake, Left, Waiting
 from .journal import Journal
 from .lane import Lane
 from .lanes import Lanes
@@ -62,7 +62,7 @@ class Pipeline:
             self._storage = Storage(Path(folder), built_from.sending_queue.retention, self._recovered, self._tend)
         # What is written down is sealed before, and whoever is strict has nothing raw wait even in memory.
         self._seals_at_once = self._storage is not None or built_from.privacy.strict
-        self._intake = Intake(self._route, built_from.sending_queue.queue_size)
+        self._intake = Intake(self._route, self._turn_away, built_from.sending_queue.queue_size)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.at_first: Callable[[], None] | None = None
         self.reloaded: Callable[[], None] = lambda: None
@@ -218,22 +218,31 @@ class Pipeline:
         return True
 
     def _put(self, one: Arrival | Recorded) -> None:
-        is_late = self.is_shut_down
-        queued = not is_late and self._intake.put(one)
-        if self._storage is not None and isinstance(one, Arrival):
-            self._storage.write(one)  # last, as whatever ends this thread here finds the event in the queue already
-        if is_late:
-            self._route([one])
-        elif not queued:
-            turn_away(self._arrivals([one]), self._lanes.of, QUEUE_FULL)
+        queued = self._intake.put(one)  # first, as whatever ends this thread then finds the event in the queue already
+        written = self._storage is not None and isinstance(one, Arrival) and self._storage.write(one)
+        if not queued:
+            self._find_no_room(one, written=written)
 
-    def _arrivals(self, waiting: Iterable[Arrival | Recorded]) -> Iterable[Arrival]:
-        """What waited is read, and comes into the journal."""
-        arrivals = self.reader.arrivals(waiting)
-        return arrivals if self._storage is None else self._storage.take_in(arrivals)
+    def _find_no_room(self, one: Arrival | Recorded, *, written: bool) -> None:
+        """Have an event wait in the spool, or count it as dropped."""
+        for arrival in self.reader.arrivals([one]):
+            if written and arrival.line is not None:
+                self._intake.put(Left(arrival.kind, arrival.journal, arrival.line))
+            else:
+                lost = arrival if self._storage is None else self._storage.give_up(arrival)
+                turn_away([lost], self._lanes.of, QUEUE_FULL)
 
-    def _route(self, waiting: Iterable[Arrival | Recorded]) -> None:
-        """Read events, and offer each to every lane; on the intake's thread, or on one that flushes."""
+    def _turn_away(self, waiting: Sequence[Waiting], reason: str) -> None:
+        """Count events in that find no lane any more. What is in the spool comes into the journal in the next process."""
+        for one in waiting:
+            turn_away([one] if isinstance(one, Left) else self.reader.arrivals([one]), self._lanes.of, reason)
+
+    def _route(self, waiting: Iterable[Arrival | Recorded]) -> Sequence[Arrival]:
+        """Read events, and offer each to every lane; on the intake's thread, or on one that flushes.
+
+        Returns:
+            Those that cannot come into the journal for now.
+        """
         try:
             if self.at_first is not None:
                 told, self.at_first = self.at_first, None
@@ -241,7 +250,10 @@ class Pipeline:
             self._lanes.find_environment()
         except Exception as problem:  # noqa: BLE001 reason: what is asked of others' providers must not cost the events
             self._notices.warn("first", "the app's providers cannot be looked at (%s)", type(problem).__name__)
-        offer(self._arrivals(waiting), self.reader, self._lanes.of)
+        arrivals = self.reader.arrivals(waiting)
+        going, again = (arrivals, ()) if self._storage is None else self._storage.take_in(arrivals)
+        offer(going, self.reader, self._lanes.of)
+        return again
 
     def _lanes_here(self) -> list[Lane]:
         """The lanes of this process, once all that was recorded by now has come to them."""
@@ -341,7 +353,7 @@ class Pipeline:
         """
         self._check_fork()
         deadline = time.monotonic() + timeout_millis / 1000
-        known = self._intake.drain(deadline) and (self._storage is None or self._storage.has_looked(deadline))
+        known = self._intake.empty(deadline) and (self._storage is None or self._storage.has_looked(deadline))
         for lane in self._lanes:
             lane.flush_soon()
         return known and all([lane.wait_settled(deadline) for lane in self._lanes]) and not self._waiting
@@ -359,12 +371,10 @@ class Pipeline:
                 return True
             self.is_shut_down = True
         self._waiting.close()
-        drained = self._intake.drain(deadline)  # else some are on their way to lanes that are closed by now
+        drained = self._intake.empty(deadline)  # else some are on their way to lanes that are closed by now
         for lane in self._lanes:
             lane.close_soon()
-        self._intake.close()
-        left = list(self._arrivals(self._intake.rest()))
-        turn_away(left, self._lanes.of, UNDELIVERED)
+        self._turn_away(left := self._intake.close(), UNDELIVERED)
         for detach in self._routes.values():
             detach()
         self._routes.clear()
@@ -375,9 +385,9 @@ class Pipeline:
             self._storage.close(deadline, self._wait_answered)
         return settled
 
-    def _wait_answered(self) -> None:
+    def _wait_answered(self, deadline: float) -> None:
         for lane in self._lanes:
-            lane.wait_answered()
+            lane.wait_answered(deadline)
 
     # --- the OTel providers it is attached to
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from .sealing import Event
-from .stored import pack
+from .stored import pack, unpack
 
 GROWN_BYTES = 1_000_000
 """A file of this size is left for a new one, so that it can be removed once the journal holds all of it."""
@@ -152,7 +152,7 @@ class Spool:
         self.leave()
 
     def leave_behind(self, lines: Sequence[Line]) -> None:
-        """Nobody in this process will see to these any more; the next one brings them in."""
+        """The journal does not hold these yet. They come again, or nobody in this process sees to them, but the next does."""
         with self._lock:
             self._overtaken.update(line.seq for line in lines)
 
@@ -258,6 +258,16 @@ def size(journal: Path) -> int:
     for path in files(journal):
         with suppress(OSError):  # its process has removed it just now
             found += path.stat().st_size
+    return found
+
+
+def read_again(some: Sequence[Line]) -> dict[int, Event]:
+    """Events that this process has written to one file, by their numbers, as far as they can be read."""
+    found: dict[int, Event] = {}
+    file, numbers = some[0].file, {line.seq for line in some}
+    if file is not None:
+        with suppress(OSError, ValueError):
+            found.update((line.seq, unpack(packed)) for line, packed in lines(file.path) if line.seq in numbers)
     return found
 
 

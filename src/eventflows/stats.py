@@ -14,6 +14,7 @@ OTHER_REASONS = "other reasons"
 QUEUE_FULL = "queue full"
 AFTER_SHUTDOWN = "recorded after shutdown"
 ERASED = "erased"
+UNREADABLE = "unreadable in the storage"
 UNDELIVERED = "not delivered before the end of shutdown"
 
 

@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
@@ -16,9 +16,9 @@ from typing import IO
 
 from . import spool
 from .intake import Arrival
-from .journal import SUFFIX, Journal, connect
+from .journal import SUFFIX, Journal, Locked, connect
 from .lifecycle import forks_its_workers, give_way, still_at_fork
-from .log import Notices, logger
+from .log import LOCKED, Notices, logger
 from .sealing import Event
 from .spool import Line, Spool
 
@@ -28,6 +28,8 @@ CLOSE_SECONDS = 0.05
 """What closing may take after the deadline."""
 REFUSED_SECONDS = 1.0
 """After a write that failed the journal is not tried again for so long; events are in memory only meanwhile."""
+LOCKED_SECONDS = 0.25
+"""And one that another program has locked for so long; events are in the spool meanwhile."""
 
 
 class Storage:
@@ -62,7 +64,7 @@ class Storage:
         self._opening = threading.RLock()
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._not_before = self._not_taken_before = 0.0
+        self._not_before = self._not_taken_before = self._locked_before = 0.0
         self._closed = False
         self._lost = False
 
@@ -98,39 +100,66 @@ class Storage:
             self._refused(problem)
             return Arrival(event, owed=owed)
 
-    def write(self, arrival: Arrival) -> None:
-        """Have an event on disk before the app goes on."""
+    def write(self, arrival: Arrival) -> bool:
+        """Have an event on disk before the app goes on; False where that is not possible."""
         if arrival.line is None:
-            return
+            return arrival.journal is not None
         try:
             Spool.write(arrival.line, arrival.event)
         except OSError as problem:
             self._refused(problem)
-        else:
-            if self._lost:
-                self._lost = False
-                self._notices.warn("again", "the storage takes conversions again")
+            return False
+        if self._lost:
+            self._lost = False
+            self._notices.warn("again", "the storage takes conversions again")
+        return True
 
-    def take_in(self, arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
-        """Bring events into their journals. Those for which that is not possible are in memory only."""
+    def take_in(self, arrivals: Iterable[Arrival]) -> tuple[list[Arrival], list[Arrival]]:
+        """Bring events into their journals.
+
+        Returns:
+            Those that may go on, in memory only where the journal takes nothing; and those that come again, as another program
+            has it locked.
+        """
+        going: list[Arrival] = []
+        again: list[Arrival] = []
         for journal, together in groupby(arrivals, attrgetter("journal")):
             some = list(together)
             kept = [(one.event, one.line) for one in some if one.line is not None]
-            if journal is not None and kept and not self._taken_in(journal, kept):
-                some = [Arrival(one.event, owed=one.owed, tell=one.tell) for one in some]
-            yield from some
+            try:
+                if journal is not None and kept and not self._taken_in(journal, kept):
+                    some = [Arrival(one.event, owed=one.owed) for one in some]
+                going += some
+            except Locked:
+                again += [one._replace(tell=None) for one in some]  # it was told
+        return going, again
 
     def _taken_in(self, journal: Journal, kept: Sequence[tuple[Event, Line]]) -> bool:
-        if self._not_taken_before > time.monotonic():  # each try may wait for seconds, while more and more comes
+        now = time.monotonic()
+        if self._not_taken_before > now:  # each try costs, while more and more comes
             journal.spool.give_up([line for _, line in kept])
             return False
+        if self._locked_before > now:
+            raise Locked
         try:
             journal.take_in(kept)
+        except Locked:
+            self._locked_before = time.monotonic() + LOCKED_SECONDS
+            self._notices.warn("locked", LOCKED, journal.path)
+            raise
         except (sqlite3.Error, OSError, ValueError) as problem:
+            if self._closed and isinstance(problem, sqlite3.ProgrammingError):  # it was given back, with its spool
+                raise Locked from None
             self._refused(problem)
             self._not_taken_before = self._not_before
             return False
         return True
+
+    def give_up(self, arrival: Arrival) -> Arrival:
+        """The same in memory only, as it could not be written down."""
+        if arrival.journal is not None and arrival.line is not None:
+            arrival.journal.spool.give_up([arrival.line])
+        return Arrival(arrival.event, owed=arrival.owed)
 
     def _refused(self, problem: Exception) -> None:
         self._not_before = time.monotonic() + REFUSED_SECONDS
@@ -164,14 +193,14 @@ class Storage:
         held = self.journals()
         return sum(one.size() for one in held), max((one.oldest_age() for one in held), default=0.0)
 
-    def close(self, deadline: float, wait_answered: Callable[[], None]) -> None:
+    def close(self, deadline: float, wait_answered: Callable[[float], None]) -> None:
         """Give up the journals; what is left in them is for the next process.
 
         Before that come the answers that are to be written, and then SQLite brings its log into the file. Where that takes
         longer than the deadline (of `time.monotonic`) it goes on by itself.
 
         Args:
-            wait_answered: Returns once all requests that were sent have been answered.
+            wait_answered: Given the deadline; returns once all requests that were sent have been answered.
         """
         self._stop.set()
         with self._opening:
@@ -180,7 +209,7 @@ class Storage:
             self._own, self._adopted = None, []
 
         def give_all_back() -> None:
-            wait_answered()
+            wait_answered(deadline)
             for one in held:
                 give_back(one)
 
