@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,20 @@ class Options:
 
 
 def calls(sink: Sink, options: Options, *, caller: bool = True, delivered: bool = True) -> Samples:
-    """Every peer's calls and its cost per delivered event, in one process per peer and round."""
-    counts: dict[str, int] = {}
-    if caller:
-        counts |= CALLS_QUICK if options.quick else CALLS
-    if delivered:
-        counts |= DELIVERED_QUICK if options.quick else DELIVERED
+    """Every peer's calls and its cost per delivered event, in one process per peer and round.
+
+    A slow second of the machine is as long as a phase of calls, hence the further rounds of these.
+    """
+    called, arriving = (CALLS_QUICK, DELIVERED_QUICK) if options.quick else (CALLS, DELIVERED)
+    all_of_it = (called if caller else {}) | (arriving if delivered else {})
+    samples = rounds(_calls(all_of_it, options), sink, options.rounds(3, 1), "calls")
+    if caller and not options.quick and not options.repeats:
+        for name, more in rounds(_calls(called, options), sink, 2, "further rounds of calls").items():
+            samples[name].extend(more)
+    return samples
+
+
+def _calls(counts: Mapping[str, int], options: Options) -> list[Job]:
     jobs = []
     for name in options.chosen(list(PEERS)):
         peer = PEERS[name]
@@ -59,10 +67,10 @@ def calls(sink: Sink, options: Options, *, caller: bool = True, delivered: bool 
             for phase, count in counts.items()
             if peer.calls or phase not in CALLS
         }
-        params = {"counts": mine, "rate": PACE, "cdnow": options.cdnow}
         if mine:
+            params = {"counts": mine, "rate": PACE, "cdnow": options.cdnow}
             jobs.append(Job(name, "calls", peer.environment, name, params))
-    return rounds(jobs, sink, options.rounds(3, 1), "calls")
+    return jobs
 
 
 def limits(sink: Sink, options: Options) -> Samples:
