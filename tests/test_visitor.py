@@ -534,6 +534,26 @@ def test_what_the_app_learns_of_the_visitor_counts_from_then_on(caught: list[Con
     assert "email.lower" not in caught[0].user.sealed
 
 
+def test_what_was_told_first_counts_however_often_something_is_told(caught: list[Conversion]) -> None:
+    """As on a WebSocket, or in a job that runs for days: nothing gathers, and a denial is never lost."""
+    start()
+
+    def handler() -> None:
+        eventflows.visitor_update({"conversion.consent.ad_storage": "denied", "session.id": "0"})
+        for number in range(3_000):
+            eventflows.visitor_update({"session.id": str(number)})
+        purchase("1")
+        eventflows.visitor_snapshot()  # read by now
+        eventflows.visitor_update({"conversion.consent.ad_storage": "granted"})
+        purchase("2")
+
+    by_wsgi(handler)
+    assert eventflows.force_flush(5_000)
+    assert [c.consent.ad_storage for c in caught] == [False, True]
+    assert [c.request.session_id for c in caught] == ["2999", "2999"]
+    assert [c.request.user_agent for c in caught] == ["Mozilla/5.0 (X11)"] * 2
+
+
 def test_a_conversion_keeps_its_visitor_as_it_was_when_it_was_recorded(caught: list[Conversion]) -> None:
     """It is read later, on a thread of the pipeline; what is told meanwhile, of the visitor or on a span, is not for it."""
     start(visitor=PROXIES)

@@ -32,6 +32,14 @@ class Told:
         told._unread, told._attributes = None, attributes
         return told
 
+    def and_more(self, more: Mapping[str, Any]) -> Told:
+        """This, and what was told later, which goes before it. One step to read, however often something is told."""
+        if (unread := self._unread) is None:
+            return Told.of({**self._attributes, **more})
+        read, taken = unread
+        before, earlier = taken if read is _both else (self, NOTHING)
+        return Told(_both, before, {**earlier, **more})
+
     @property
     def attributes(self) -> Mapping[str, Any]:
         if (unread := self._unread) is not None:
@@ -49,6 +57,10 @@ class Told:
         return isinstance(other, Told) and self.attributes == other.attributes
 
     __hash__ = None  # type: ignore[assignment]  # as of the attributes
+
+
+def _both(before: Told, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**before.attributes, **more}
 
 
 NOTHING_TOLD = Told.of(NOTHING)

@@ -145,11 +145,7 @@ def visitor_update(attributes: Mapping[str, Any]) -> None:
     if visitor is None:
         _notices.warn("update", _NO_REQUEST)
         return
-    visitor.told = Told(_told_more, visitor.told, read_attributes(attributes))
-
-
-def _told_more(before: Told, more: Mapping[str, Any]) -> dict[str, Any]:
-    return {**before.attributes, **more}
+    visitor.told = visitor.told.and_more(read_attributes(attributes))
 
 
 def _networks(given: Iterable[str] | None) -> tuple[Network, ...] | None:
