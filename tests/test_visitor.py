@@ -496,6 +496,7 @@ def test_a_thread_that_carries_the_context_keeps_the_visitor(caught: list[Conver
     def elsewhere(carried: context.Context, order: str) -> None:
         def work() -> None:
             token = context.attach(carried)
+            eventflows.visitor_update({"session.id": order, "conversion.consent.ad_storage": "denied"})
             purchase(order)
             context.detach(token)
 
@@ -514,6 +515,8 @@ def test_a_thread_that_carries_the_context_keeps_the_visitor(caught: list[Conver
     by_wsgi(handler)
     assert eventflows.force_flush(5_000)
     assert [c.request.client_address for c in caught] == ["203.0.113.9", "192.0.2.8"]
+    assert [c.request.session_id for c in caught] == ["1", "2"]
+    assert [c.consent.ad_storage for c in caught] == [False, False]
 
 
 def test_what_the_app_learns_of_the_visitor_counts_from_then_on(caught: list[Conversion]) -> None:

@@ -142,6 +142,8 @@ def visitor_update(attributes: Mapping[str, Any]) -> None:
             `geo.*` and the attributes of the request. Others are left out.
     """
     visitor = current_visitor()
+    if visitor is None and (scope := scope_of(get_current_span())) is not None:
+        visitor = scope.visitor  # this thread carries OpenTelemetry's context only
     if visitor is None:
         _notices.warn("update", _NO_REQUEST)
         return
