@@ -381,6 +381,20 @@ def test_a_proxys_address_on_the_server_span_is_not_the_visitors(caught: list[Co
     assert [conversion.request.client_address for conversion in caught] == [None, "203.0.113.9"]
 
 
+@pytest.mark.parametrize("way", [by_wsgi, by_asgi, None])
+def test_the_proxies_are_those_of_the_time_of_the_conversion(way: Any, caught: list[Conversion]) -> None:
+    """It is read at the end, when the pipeline is not the running one any more."""
+    start(visitor=PROXIES)
+    if way is not None:
+        way(purchase)
+    else:
+        attributes = {"net.peer.ip": "10.0.0.7", "http.request.header.x_forwarded_for": ["203.0.113.9"]}
+        with trace.get_tracer("app").start_as_current_span("POST", kind=SpanKind.SERVER, attributes=attributes):
+            purchase()
+    assert eventflows.shutdown(5_000)
+    assert caught[0].request.client_address == "203.0.113.9"
+
+
 def test_a_proxys_address_is_not_the_visitors_when_the_span_has_ended_either(caught: list[Conversion]) -> None:
     """Also on a server span within another span, which instrumentations call internal."""
     start(visitor=PROXIES)

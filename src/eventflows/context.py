@@ -19,7 +19,7 @@ from . import semconv as sc
 from .commit import UnitOfWork
 from .cookies import clicks_of_cookies, clicks_of_query
 from .errors import Unusable
-from .proxies import client_address
+from .proxies import Network, client_address
 from .request import READERS
 from .spans import Scope, UnsampledRoot, begin, is_server, join, owner_of, scope_of
 from .told import NOTHING_TOLD, Told
@@ -165,8 +165,8 @@ def _told_of(visitor: Visitor | None) -> Told | None:
     return visitor.told if visitor is not None else None
 
 
-_SpanTold: TypeAlias = tuple[Mapping[str, Any], bool]
-"""A span's attributes, and whether it is an HTTP server's, whose peer may be a proxy and whose URL may be in pieces."""
+_SpanTold: TypeAlias = tuple[Mapping[str, Any], Sequence[Network] | None]
+"""A span's attributes; of an HTTP server's, whose peer may be a proxy and whose URL in pieces, the trusted proxies as well."""
 
 
 def _spans(span: Any, scope: Scope | None) -> list[_SpanTold]:
@@ -178,18 +178,18 @@ def _spans(span: Any, scope: Scope | None) -> list[_SpanTold]:
     if (own := _recorded(span)) is not None and not is_server:
         http = getattr(span, "kind", None) is SpanKind.SERVER
         if http or not _TELLING.isdisjoint(own):
-            found.append((own, http))
+            found.append((own, current_settings().trusted_proxies if http else None))
     if server is not None:
         attributes = server if isinstance(server, Mapping) else _recorded(server)
         if attributes is not None:
-            found.append((attributes, True))
+            found.append((attributes, current_settings().trusted_proxies))
     return found
 
 
 def _known(visitor: Told | None, spans: Sequence[_SpanTold], carried: Mapping[str, object] = {}) -> dict[str, Any]:
     found = dict(visitor.attributes) if visitor is not None else {}
-    for attributes, http in spans:
-        _take(found, attributes, http=http)
+    for attributes, trusted in spans:
+        _take(found, attributes, trusted)
     for key, value in carried.items():
         name = key.removeprefix(sc.CONVERSION_CLICK)
         if name in sc.CLICK_IDS and sc.CONVERSION_CLICK + name not in found:
@@ -230,14 +230,17 @@ def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return None
 
 
-def _take(found: dict[str, Any], attributes: Mapping[str, Any], *, http: bool) -> None:
+def _take(found: dict[str, Any], attributes: Mapping[str, Any], trusted: Sequence[Network] | None) -> None:
     """Add what a span says beyond what is known already."""
+    http = trusted is not None
     given: dict[str, Any] = {}
     for key, names in _OTHERS.items():
         if key not in found:
             given[key] = _first(attributes, names)
     if sc.CLIENT_ADDRESS not in found:
-        given[sc.CLIENT_ADDRESS] = _address(attributes) if http else attributes.get(sc.CLIENT_ADDRESS)
+        given[sc.CLIENT_ADDRESS] = (
+            _address(attributes, trusted) if trusted is not None else attributes.get(sc.CLIENT_ADDRESS)
+        )
     if sc.URL_FULL not in found:
         given[sc.URL_FULL] = _url(attributes) if http else attributes.get(sc.URL_FULL)
     for key, value in given.items():
@@ -255,7 +258,7 @@ def _take(found: dict[str, Any], attributes: Mapping[str, Any], *, http: bool) -
                 found.setdefault(sc.CONVERSION_CLICK + name, value)
 
 
-def _address(attributes: Mapping[str, Any]) -> str | None:
+def _address(attributes: Mapping[str, Any], trusted: Sequence[Network]) -> str | None:
     """Whose address a server span has: the client's, unless that is a trusted proxy's and only headers know more."""
     peer = _first(attributes, _PEERS)
     forwarded_for, forwarded = (
@@ -265,7 +268,6 @@ def _address(attributes: Mapping[str, Any]) -> str | None:
             ("http.request.header.forwarded",),
         )
     )
-    trusted = current_settings().trusted_proxies
     address = client_address(peer if isinstance(peer, str) else None, forwarded_for, forwarded, trusted)
     if trusted and address is not None and forwarded_for is None and forwarded is None:
         # Without the headers a proxy's address is all there is, and that is nobody's.

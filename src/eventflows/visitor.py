@@ -155,10 +155,15 @@ def _networks(given: Iterable[str] | None) -> tuple[Network, ...] | None:
 
 
 def _sent_by(
-    head_of: Callable[[tuple[Any, ...]], RequestHead], taken: tuple[Any, ...], trusted: Sequence[Network] | None
+    head_of: Callable[[tuple[Any, ...]], RequestHead], taken: tuple[Any, ...], trusted: Sequence[Network]
 ) -> dict[str, Any]:
-    """Whose request it is; None for the trusted proxies takes those of the running pipeline."""
-    return attributes_of(head_of(taken), _settings.trusted_proxies if trusted is None else trusted)
+    """Whose request it is."""
+    return attributes_of(head_of(taken), trusted)
+
+
+def _trusted(own: Sequence[Network] | None) -> Sequence[Network]:
+    """The middleware's own proxies, else those of the running pipeline; by the time of reading there may be none."""
+    return _settings.trusted_proxies if own is None else own
 
 
 def _around() -> Any:
@@ -221,7 +226,7 @@ def answer_wsgi(
     if REQUEST_KEY in environ:
         return app(environ, start_response)
     unit = UnitOfWork(_around())
-    visitor = Visitor(Told(_sent_by, head_of_environ, of_environ(environ), trusted), unit)
+    visitor = Visitor(Told(_sent_by, head_of_environ, of_environ(environ), _trusted(trusted)), unit)
     environ[REQUEST_KEY] = visitor
     token = _of_request.set(visitor)
     answer = _Answer(unit, start_response, token)
@@ -316,7 +321,7 @@ async def answer_asgi(
         return
     # A WebSocket lasts too long to be a unit of work.
     unit = UnitOfWork(_around()) if scope["type"] == "http" else None
-    visitor = Visitor(Told(_sent_by, head_of_scope, of_scope(scope), trusted), unit)
+    visitor = Visitor(Told(_sent_by, head_of_scope, of_scope(scope), _trusted(trusted)), unit)
     scope[REQUEST_KEY] = visitor
     token = _of_request.set(visitor)
 
