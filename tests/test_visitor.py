@@ -130,6 +130,8 @@ def test_what_middleware_further_in_makes_of_the_request_changes_nothing(way: An
 
     def handler() -> None:
         request.update(REMOTE_ADDR="192.0.2.66", QUERY_STRING="ttclid=other", HTTP_USER_AGENT="other")
+        for header in (b"cookie", b"_fbp=other"), (b"x-forwarded-for", b"192.0.2.66"), (b"user-agent", b"other"):
+            request.get("headers", []).append(header)
         request.update(client=("192.0.2.66", 1), query_string=b"ttclid=other", headers=[])
         found.append(eventflows.visitor_snapshot())
 

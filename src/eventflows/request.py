@@ -43,7 +43,7 @@ _ENVIRON = (
     "REMOTE_ADDR", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING",
     *(f"HTTP_{name.upper().replace('-', '_')}" for name in _HEADERS),
 )  # fmt: skip
-_SCOPE = ("client", "scheme", "server", "path", "raw_path", "query_string", "headers")
+_SCOPE = ("client", "scheme", "server", "path", "raw_path", "query_string")
 _ASGI_HEADERS = {name.encode(): name for name in _HEADERS}
 _PATH = "/;=,:@!$&'()*+~"
 """What stands for itself in the path of a URL."""
@@ -76,7 +76,10 @@ def of_environ(environ: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def of_scope(scope: Mapping[str, Any]) -> tuple[Any, ...]:
     """What `head_of_scope` reads, as it is now."""
-    return (time.time_ns(), *map(scope.get, _SCOPE))
+    headers = scope.get("headers")
+    if type(headers) is list:  # others may add to it
+        headers = headers.copy()
+    return (time.time_ns(), *map(scope.get, _SCOPE), headers)
 
 
 @dataclass(frozen=True, slots=True)
