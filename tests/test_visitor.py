@@ -383,6 +383,48 @@ def test_a_proxys_address_on_the_server_span_is_not_the_visitors(caught: list[Co
     assert [conversion.request.client_address for conversion in caught] == [None, "203.0.113.9"]
 
 
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "unsampled"])
+def test_what_cannot_be_read_of_a_span_costs_itself_only(
+    sampler: Any, caught: list[Conversion], instrumented: None
+) -> None:
+    """And above all not what the visitor has told."""
+    start(sampler, visitor=PROXIES)
+    EventFlowsInstrumentor().instrument()
+    attributes = {
+        "net.peer.ip": "10.0.0.7",
+        "http.request.header.x-forwarded-for": (True,),
+        "http.request.header.host": (False,),
+        "server.address": "shop.example",
+        "url.scheme": "https",
+        "url.path": "/orders",
+        "user_agent.original": "Mozilla/5.0 (X11)",
+    }
+    nobody = {key: value for key, value in environ().items() if key in ("REQUEST_METHOD", "PATH_INFO")}
+
+    class Hostile(str):
+        def __eq__(self, other: object) -> bool:
+            raise ValueError
+
+        __hash__ = str.__hash__
+
+    def handler() -> None:
+        eventflows.visitor_update({"conversion.consent.ad_storage": "denied"})
+        with trace.get_tracer("app").start_as_current_span("POST", kind=SpanKind.SERVER, attributes=attributes):
+            purchase("1")
+        attributes["user_agent.original"] = Hostile("x")
+        token = context.attach(baggage.set_baggage(5, "x", context.Context()))  # type: ignore[arg-type]
+        with trace.get_tracer("app").start_as_current_span("POST", kind=SpanKind.SERVER, attributes=attributes):
+            purchase("2")
+        context.detach(token)
+
+    by_wsgi(handler, nobody)
+    assert eventflows.force_flush(5_000)
+    assert [c.consent.ad_storage for c in caught] == [False, False]
+    request = caught[0].request
+    assert (request.client_address, request.url) == (None, "https://shop.example/orders")
+    assert request.user_agent == "Mozilla/5.0 (X11)"
+
+
 @pytest.mark.parametrize("way", [by_wsgi, by_asgi, None])
 def test_the_proxies_are_those_of_the_time_of_the_conversion(way: Any, caught: list[Conversion]) -> None:
     """It is read at the end, when the pipeline is not the running one any more."""

@@ -83,7 +83,7 @@ def follow_unsampled(
     if context is None:
         context = get_current()
     above = owner_of(trace.get_current_span(context)) if context else None
-    told = (attributes or {}) if is_server(kind, attributes) else None
+    told = dict(attributes or {}) if is_server(kind, attributes) else None  # of its own, as a recorded span has it
     if above is None:
         root = UnsampledRoot(own, status_on_exception)
         begin(root, current_visitor(context), told=told)
@@ -189,9 +189,10 @@ def _spans(span: Any, scope: Scope | None) -> list[_SpanTold]:
 def _known(visitor: Told | None, spans: Sequence[_SpanTold], carried: Mapping[str, object] = {}) -> dict[str, Any]:
     found = dict(visitor.attributes) if visitor is not None else {}
     for attributes, trusted in spans:
-        _take(found, attributes, trusted)
+        with suppress(Exception):  # whatever is on a span must not cost what the visitor told, such as a denial
+            _take(found, attributes, trusted)
     for key, value in carried.items():
-        name = key.removeprefix(sc.CONVERSION_CLICK)
+        name = str(key).removeprefix(sc.CONVERSION_CLICK)
         if name in sc.CLICK_IDS and sc.CONVERSION_CLICK + name not in found:
             with suppress(Unusable):
                 found[sc.CONVERSION_CLICK + name] = click_id(value)
@@ -230,6 +231,12 @@ def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return None
 
 
+def _header(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    with suppress(Unusable):
+        return header(value) if (value := _first(attributes, names)) is not None else None
+    return None
+
+
 def _take(found: dict[str, Any], attributes: Mapping[str, Any], trusted: Sequence[Network] | None) -> None:
     """Add what a span says beyond what is known already."""
     http = trusted is not None
@@ -261,13 +268,8 @@ def _take(found: dict[str, Any], attributes: Mapping[str, Any], trusted: Sequenc
 def _address(attributes: Mapping[str, Any], trusted: Sequence[Network]) -> str | None:
     """Whose address a server span has: the client's, unless that is a trusted proxy's and only headers know more."""
     peer = _first(attributes, _PEERS)
-    forwarded_for, forwarded = (
-        header(value) if (value := _first(attributes, names)) is not None else None
-        for names in (
-            ("http.request.header.x-forwarded-for", "http.request.header.x_forwarded_for"),
-            ("http.request.header.forwarded",),
-        )
-    )
+    forwarded_for = _header(attributes, ("http.request.header.x-forwarded-for", "http.request.header.x_forwarded_for"))
+    forwarded = _header(attributes, ("http.request.header.forwarded",))
     address = client_address(peer if isinstance(peer, str) else None, forwarded_for, forwarded, trusted)
     if trusted and address is not None and forwarded_for is None and forwarded is None:
         # Without the headers a proxy's address is all there is, and that is nobody's.
@@ -278,10 +280,8 @@ def _address(attributes: Mapping[str, Any], trusted: Sequence[Network]) -> str |
 def _url(attributes: Mapping[str, Any]) -> str | None:
     if (whole := _first(attributes, ("url.full", "http.url"))) is not None:
         return str(whole)
-    host = _first(attributes, ("http.request.header.host", "http.host"))
-    if host is not None:
-        host = header(host)
-    else:
+    host: Any = _header(attributes, ("http.request.header.host", "http.host"))
+    if host is None:
         host = _first(attributes, ("server.address", "http.server_name", "net.host.name"))
         port = _first(attributes, ("server.port", "net.host.port"))
         if host is not None and port not in (None, 80, 443):
