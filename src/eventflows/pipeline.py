@@ -30,7 +30,7 @@ from .telemetry import Telemetry
 from .values import unix_nano
 
 SECONDS_TO_READ = 1.0
-"""A reload waits no longer for what was recorded before it to be read."""
+"""Neither a reload nor the numbers wait longer for what was recorded before to be read."""
 
 
 class Pipeline:
@@ -256,9 +256,9 @@ class Pipeline:
         return again
 
     def _lanes_here(self) -> list[Lane]:
-        """The lanes of this process, once all that was recorded by now has come to them."""
+        """The lanes of this process, once all that was recorded by now has come to them, where that does not take long."""
         self._check_fork()
-        self._intake.drain()
+        self._intake.drain(time.monotonic() + (0.0 if self.is_shut_down else SECONDS_TO_READ))
         return list(self._lanes)
 
     def _journal(self) -> tuple[int, float] | None:
