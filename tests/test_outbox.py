@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -126,6 +127,7 @@ class Down(Busy):
 
     asked = 0
     down = True
+    failing = 0  # so many, where it is not down
     every_second_fails = False
 
 
@@ -135,7 +137,11 @@ class DownHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked += 1
-        fails = self.server.down or (self.server.every_second_fails and self.server.asked % 2 == 1)
+        fails = (
+            self.server.down
+            or self.server.asked <= self.server.failing
+            or (self.server.every_second_fails and self.server.asked % 2 == 1)
+        )
         self.send_response(503 if fails else 204)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -177,15 +183,52 @@ def test_in_an_outage_one_request_at_a_time_probes_and_nothing_is_lost(
     assert sum("requests succeed again" in line for line in said) == 1
 
 
-def test_shutdown_in_an_outage_tries_a_few_and_says_what_it_left(platform: Down) -> None:
-    pipeline = ga4(platform)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_shutdown_in_an_outage_ends_in_time_and_says_what_it_dropped(platform: Down, is_there: bool) -> None:
+    """Also where nobody listens."""
+    url = f"http://127.0.0.1:{platform.server_address[1] if is_there else 9}"
+    pipeline = eventflows.configure([GA4Provider("G-1", "x", endpoint=url)], retry_on_failure=FAST)
     for number in range(200):
         record(**{"user.id": str(number)})
-    assert not eventflows.shutdown(5_000)
+    assert not eventflows.shutdown(1_000)
     stats = pipeline.stats()["ga4"]
     assert (stats.pending, stats.delivered, sum(stats.dropped.values())) == (0, 0, 200)
+    assert any(reason.startswith("shutdown ") for reason in stats.dropped)
     assert adds_up(stats)
-    assert platform.asked < 200
+    assert stats.attempts < 200
+
+
+def test_shutdown_in_an_outage_leaves_to_the_next_process_what_is_on_disk(platform: Down, tmp_path: Path) -> None:
+    """It takes no time for that."""
+    pipeline = ga4(platform, sending_queue={"storage": str(tmp_path)})
+    for number in range(200):
+        record(**{"user.id": str(number)})
+    assert not eventflows.shutdown(60_000)
+    stats = pipeline.stats()["ga4"]
+    assert (stats.pending, stats.dropped) == (200, {})
+    assert stats.attempts < 200
+
+
+def test_shutdown_uses_its_time_after_many_failed_at_once(platform: Down) -> None:
+    """Those that are under way together say no more about the platform than one of them."""
+    platform.down, platform.failing = False, 30
+    pipeline = ga4(platform, sending_queue={"flush_interval": "10m"})
+    for number in range(60):
+        record(**{"user.id": str(number)})
+    assert eventflows.shutdown(20_000)
+    assert pipeline.stats()["ga4"].delivered == 60
+
+
+def test_shutdown_does_not_wait_for_a_platform_that_wants_more_than_its_time(sandbox: Sandbox) -> None:
+    sandbox.fault("ga4", status=503, retry_after=3_600, times=10_000)
+    provider = GA4Provider("G-123", "abc", endpoint=f"{sandbox.url}/ga4")
+    pipeline = eventflows.configure([provider], sending_queue={"num_consumers": 1, "flush_interval": "10m"})
+    for number in range(5):
+        record(**{"user.id": str(number)})
+    assert not eventflows.shutdown(60_000)
+    stats = pipeline.stats()["ga4"]
+    assert stats.attempts == 1
+    assert sum(stats.dropped.values()) == 5
 
 
 def test_shutdown_does_not_give_up_what_fails_now_and_then(platform: Down) -> None:

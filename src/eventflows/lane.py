@@ -252,13 +252,14 @@ class Lane:
                 self._changed.wait(min(left, 0.05))
             return not (self._pending or self._backlog.waits)
 
-    def close_soon(self) -> None:
+    def close_soon(self, deadline: float) -> None:
+        """Take no more; `deadline` (of `time.monotonic`) is that of `close`."""
         with self._changed:
             self._closed = True
         if self._batcher is not None:
             self._batcher.close_soon()
         if self._outbox is not None:
-            self._outbox.close_soon()
+            self._outbox.close_soon(deadline)
 
     def close(self, deadline: float) -> bool:
         """Wait for the end after `close_soon`; what has no outcome by the deadline is left in the storage, or dropped.

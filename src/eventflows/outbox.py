@@ -21,6 +21,7 @@ from .pace import Pace
 from .providers.base import Provider, Response
 from .retry import RetryPolicy
 from .sdk import untraced
+from .stats import UNDELIVERED
 from .telemetry import Telemetry
 from .transport import Transport
 
@@ -28,6 +29,9 @@ BREAK_AFTER = 5
 """So many failed requests in a row make an outage."""
 IDLE_SECONDS = 5.0
 """A consumer without work ends after this time."""
+CLOSING_SECONDS = 1.0
+"""The longest wait between two attempts while the lane closes, as its time is short."""
+FAILED_AT_SHUTDOWN = "shutdown after failed attempts: "
 RECOVERED = "recovered"
 NEVER = float("inf")
 
@@ -45,6 +49,11 @@ class Work:
     failures: int = 0
     since: float = 0.0
     started: float = 0.0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a journal holds all of it, so that the next process sends what this one does not."""
+        return all(entry.source.journal is not None for entry in self.batch.entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +114,9 @@ class Outbox:
         self._order = count()
         self._threads: set[threading.Thread] = set()
         self._sending = 0
-        self._not_before = 0.0
+        self._not_before = self._deadline = 0.0
         self._streak = self._denials = 0
+        self._problem = ""  # of the requests that make the streak
         self._closing = self._over = self._retired = False
 
     # --- the lane's thread
@@ -177,11 +187,14 @@ class Outbox:
         self._later.clear()
         return waiting
 
-    # --- closing: the lane stops, and whatever waits gets one more chance at once
+    # --- closing: whatever waits goes at once, and what fails goes again until the deadline, unless a journal keeps it
 
-    def close_soon(self) -> None:
+    def close_soon(self, deadline: float) -> None:
+        """Take no more after this; `deadline` (of `time.monotonic`) is that of `join`."""
         with self._lock:
-            self._closing = True
+            self._closing, self._deadline, self._not_before = True, deadline, 0.0
+            self._ready.extend(work for _, _, work in sorted(self._later))
+            self._later.clear()
             self._call_all()
 
     def join(self, deadline: float) -> None:
@@ -200,7 +213,7 @@ class Outbox:
             self._call_all()
             unsent = self._waiting()
         for work in unsent:
-            self._hooks.left(work.batch.entries, "not delivered before the end of shutdown")
+            self._hooks.left(work.batch.entries, FAILED_AT_SHUTDOWN + self._problem if self._problem else UNDELIVERED)
 
     def wait_answered(self) -> None:
         """After `join`: wait for the answers that are still to come, as long as a request may take."""
@@ -254,7 +267,7 @@ class Outbox:
 
     def _seconds_to_work(self, now: float) -> float:
         """How long until a request may go."""
-        while self._later and (self._later[0][0] <= now or self._closing):
+        while self._later and self._later[0][0] <= now:
             self._ready.append(heapq.heappop(self._later)[2])
         if self._ready:
             return self._seconds_to_go(now)
@@ -282,12 +295,12 @@ class Outbox:
         return work
 
     def _seconds_to_go(self, now: float) -> float:
-        """How long the lane as a whole has to wait before its next request; 0 where it may go."""
+        """How long the lane as a whole has to wait before its next request; 0 or less where it may go."""
         if self._broken and self._sending:
             return IDLE_SECONDS  # the probe is under way; its end wakes us
-        if self._closing:
-            return 0.0
-        return max(self._not_before - now, self._pace.seconds(now) if self._pace is not None else 0.0)
+        if self._pace is None or self._closing:
+            return self._not_before - now
+        return max(self._not_before - now, self._pace.seconds(now))
 
     @property
     def _broken(self) -> bool:
@@ -341,23 +354,18 @@ class Outbox:
             self._ready.extendleft(Work(batch, work.failures, work.since) for batch in again)
             if verdict.later:
                 self._streak += 1
+                self._problem = verdict.reason
                 failures, since = work.failures + 1, work.since or now
-                seconds = self._policy.wait(failures, response.retry_after)
-                if self._closing and response.status and not response.retry_after and self._streak < BREAK_AFTER:
-                    self._ready.append(Work(work.batch.of(verdict.later), failures, since, work.started))
-                elif self._closing:
-                    left.append((verdict.later, f"shutdown after failed attempts: {verdict.reason}"))
+                failed = Work(work.batch.of(verdict.later), failures, since, work.started)
+                seconds, asked = self._policy.wait(failures, response.retry_after), response.retry_after or 0.0
+                if self._closing:
+                    seconds = max(min(seconds, CLOSING_SECONDS, (self._deadline - now) / 2), asked)
+                if self._closing and failed.is_kept and (asked or not response.status or self._streak >= BREAK_AFTER):
+                    left.append((verdict.later, FAILED_AT_SHUTDOWN + verdict.reason))
                 elif self._policy.max_elapsed_time and now - since + seconds > self._policy.max_elapsed_time:
                     left.append((verdict.later, f"given up after failed attempts: {verdict.reason}"))
                 else:
-                    heapq.heappush(
-                        self._later,
-                        (
-                            now + seconds,
-                            next(self._order),
-                            Work(work.batch.of(verdict.later), failures, since, work.started),
-                        ),
-                    )
+                    heapq.heappush(self._later, (now + seconds, next(self._order), failed))
                 if response.retry_after or self._streak >= BREAK_AFTER:
                     self._not_before = max(self._not_before, now + seconds)
                 if self._streak == BREAK_AFTER:
@@ -378,10 +386,8 @@ class Outbox:
                 if self._broken:
                     told = (RECOVERED, "")
                 self._streak = self._denials = 0
-                self._not_before = 0.0
-            if self._closing and self._broken:  # an outage at shutdown: what is left would fail as well
-                left.extend((one.batch.entries, f"shutdown during an outage: {verdict.reason}") for one in self._ready)
-                self._ready.clear()
+                self._not_before, self._problem = 0.0, ""
+            left += [(one.batch.entries, f"shutdown during an outage: {verdict.reason}") for one in self._given_up()]
             given_back = self._waiting() if self._retired else []
         for one in given_back:
             self._hooks.move(one.batch.entries)
@@ -390,3 +396,12 @@ class Outbox:
         if told is not None and not self._retired:
             self._hooks.trouble(*told)
         return bool(verdict.later or verdict.paused) and not left and not given_back
+
+    def _given_up(self) -> list[Work]:
+        """Take out what need not wait for the end, as a journal keeps it, or would wait in vain; with the lock held."""
+        in_vain = self._denials > 0 or self._not_before > self._deadline
+        if not self._closing or not (in_vain or self._broken):
+            return []
+        waiting = self._waiting()
+        self._ready.extend(work for work in waiting if not (in_vain or work.is_kept))
+        return [work for work in waiting if in_vain or work.is_kept]

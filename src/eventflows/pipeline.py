@@ -373,7 +373,7 @@ class Pipeline:
         self._waiting.close()
         drained = self._intake.empty(deadline)  # else some are on their way to lanes that are closed by now
         for lane in self._lanes:
-            lane.close_soon()
+            lane.close_soon(deadline)
         self._turn_away(left := self._intake.close(), UNDELIVERED)
         for detach in self._routes.values():
             detach()
