@@ -59,7 +59,7 @@ LAYERS = [
     {"model"},
     {"variables", "config_schema"},
     {"measured", "sdk", "baggage", "frameworks", "journal"},
-    {"mapping", "intake", "metrics"},
+    {"mapping", "intake", "holding", "metrics"},
     {"delivery", "writing"},
     {"telemetry"},
     {"backlog", "outbox", "outcomes", "reader", "storage", "direct"},

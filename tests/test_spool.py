@@ -16,7 +16,7 @@ from zlib import crc32
 import pytest
 
 import eventflows
-from eventflows import intake, journal, journals, spool, storage
+from eventflows import holding, intake, journal, journals, spool, storage
 from eventflows.conversion import EventType
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import Event
@@ -36,10 +36,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def left_behind(folder: Path, *events: Event) -> Path:
     """A journal whose process died after it wrote these; returns the file of its spool."""
-    held = storage.create(folder)
+    held = holding.create(folder)
     for event in events:
         held.spool.write(held.spool.line("meta"), event)
-    storage.give_back(held)
+    holding.give_back(held)
     (found,) = spool.files(held.path)
     return found
 
@@ -69,7 +69,7 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
     first, second, third = (whole[at:end] for at, end in zip(heads, [*heads[1:], len(whole)], strict=True))
     file.write_bytes(first + second[:-20] + third + second[:-1])
     assert [told.id for told in journals.told(tmp_path)] == ["e1", "e3"]
-    storage.bring_in(tmp_path)
+    holding.bring_in(tmp_path)
     assert [told.id for told in journals.told(tmp_path)] == ["e1", "e3"]
     assert not file.exists()
 
@@ -82,13 +82,13 @@ def test_nonsense_in_the_spool_costs_itself(tmp_path: Path) -> None:
         ):
             out.write(b"\n%d 17 meta %d %d\n" % (seq, len(packed), crc32(packed)) + packed)
         out.write(b"\n9 17 meta 3 17\nabc\n\xff\xfe\n\nx y z {}\n")
-    storage.bring_in(tmp_path)
+    holding.bring_in(tmp_path)
     assert [told.id for told in journals.told(tmp_path)] == ["e1"]
 
 
 def test_what_the_journal_took_in_does_not_come_again(tmp_path: Path) -> None:
     """Not even where it was delivered and forgotten meanwhile, and the process died before the file was removed."""
-    held = storage.create(tmp_path)
+    held = holding.create(tmp_path)
     lines = [(one, held.spool.line("meta")) for one in (SEALED, SEALED._replace(id="e2"), SEALED._replace(id="e3"))]
     for event, line in lines:
         held.spool.write(line, event)
@@ -99,40 +99,40 @@ def test_what_the_journal_took_in_does_not_come_again(tmp_path: Path) -> None:
     written = file.read_bytes()
     assert written.count(b"4711") == 3
     held.tidy(0.0)
-    storage.give_back(held)
+    holding.give_back(held)
     assert spool.files(held.path) == []
     file.write_bytes(written)
-    storage.bring_in(tmp_path)
+    holding.bring_in(tmp_path)
     assert list(journals.told(tmp_path)) == []
 
 
 def test_what_was_overtaken_is_not_taken_for_taken(tmp_path: Path) -> None:
     """One thread has its number and is slow; the others' events are in the journal when the process dies."""
-    held = storage.create(tmp_path)
+    held = holding.create(tmp_path)
     slow = held.spool.line("meta")
     quick = [SEALED._replace(id=f"q{number}") for number in range(5)]
     lines = [(one, held.spool.line("meta")) for one in quick]
     for event, line in ((SEALED, slow), *lines):
         held.spool.write(line, event)
     held.take_in(lines)
-    storage.give_back(held)
+    holding.give_back(held)
     assert sorted(told.id for told in journals.told(tmp_path)) == ["e1", "q0", "q1", "q2", "q3", "q4"]
-    storage.bring_in(tmp_path)
+    holding.bring_in(tmp_path)
     assert sorted(told.id for told in journals.told(tmp_path)) == ["e1", "q0", "q1", "q2", "q3", "q4"]
 
 
 def test_numbers_are_not_given_twice(tmp_path: Path) -> None:
     """Else an event would be taken for one that is known, after all of the first were forgotten."""
-    held = storage.create(tmp_path)
+    held = holding.create(tmp_path)
     line = held.spool.line("meta")
     held.take_in([(SEALED, line)])
     held.settle("meta", [journal.Row(line.seq, "delivered", "")])
     held.tidy(0.0)
-    storage.give_back(held)
-    again = storage.take(tmp_path)
+    holding.give_back(held)
+    again = holding.take(tmp_path)
     assert again is not None
     assert again.spool.line("meta").seq > line.seq
-    storage.give_back(again)
+    holding.give_back(again)
 
 
 def test_an_app_waits_for_nobody_who_holds_the_journal(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_the_spool_of_a_damaged_journal_is_kept(tmp_path: Path) -> None:
     for part in (path, Path(f"{path}-wal")):
         if part.exists():
             part.write_bytes(b"this is no database" * 100)
-    storage.bring_in(tmp_path)
+    holding.bring_in(tmp_path)
     assert [told.id for told in journals.told(tmp_path)] == ["e1"]
     assert path.with_suffix(".damaged").exists()
     assert not file.exists()
@@ -306,7 +306,7 @@ def test_a_flush_that_is_interrupted_leaves_to_the_next_process_what_it_had(
 
 def test_a_number_that_is_never_used_does_not_hold_up_the_others(tmp_path: Path) -> None:
     """Its thread was ended by an exception. What comes after it is delivered, and forgotten for good."""
-    held = storage.create(tmp_path)
+    held = holding.create(tmp_path)
     held.spool.line("meta")
     for number in range(20):
         event = SEALED._replace(id=f"e{number}")
@@ -320,9 +320,9 @@ def test_a_number_that_is_never_used_does_not_hold_up_the_others(tmp_path: Path)
     assert held.spool.offered_through() == 21
     held.settle("meta", [journal.Row(seq, "delivered", "") for seq in range(2, 22)])
     held.tidy(0.0)
-    storage.give_back(held)
+    holding.give_back(held)
     assert list(journals.told(tmp_path)) == []
-    storage.bring_in(tmp_path)
+    holding.bring_in(tmp_path)
     assert list(journals.told(tmp_path)) == []
 
 
@@ -332,7 +332,7 @@ def test_a_number_that_is_never_used_does_not_hold_up_the_others(tmp_path: Path)
 @pytest.mark.parametrize("end", ["leave", "close"])
 def test_a_file_that_is_left_is_not_written_to(tmp_path: Path, end: str) -> None:
     """Another thread leaves it, or closes all, when this one has chosen it and not said so yet: it may be removed by then."""
-    held = storage.create(tmp_path)
+    held = holding.create(tmp_path)
     first = held.spool.line("meta")
     held.spool.write(first, SEALED)
     held.take_in([(SEALED, first)])
@@ -352,7 +352,7 @@ def test_a_file_that_is_left_is_not_written_to(tmp_path: Path, end: str) -> None
     else:
         held.spool.write(held.spool.line("meta"), late)
     assert not file.exists()
-    storage.give_back(held)
+    holding.give_back(held)
     assert {told.id for told in journals.told(tmp_path)} == {"e1"} | ({"late"} if end == "leave" else set())
 
 
@@ -423,14 +423,14 @@ def test_a_file_that_cannot_be_removed_does_not_bring_its_events_again(
     file = left_behind(tmp_path, SEALED)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError("in use")))
-        held = storage.take(tmp_path)
+        held = holding.take(tmp_path)
     assert held is not None
     held.settle("meta", [journal.Row(1, "delivered", "")])
     held.tidy(0.0)
-    storage.give_back(held)
+    holding.give_back(held)
     assert file.exists()
     assert list(journals.told(tmp_path)) == []
-    storage.bring_in(tmp_path)
+    holding.bring_in(tmp_path)
     assert list(journals.told(tmp_path)) == []
     assert not file.exists()
 
@@ -449,7 +449,7 @@ def test_a_person_is_erased_from_what_its_process_does_not_bring_in(
     copy.mkdir()
     for part in tmp_path.glob("*.*"):
         shutil.copy(part, copy)
-    storage.bring_in(copy)
+    holding.bring_in(copy)
     assert set(outcomes(copy)) == {"his"}
     assert eventflows.force_flush(5_000)
     assert arrived(sandbox) == ["his"]
@@ -465,13 +465,13 @@ def test_a_number_that_was_erased_is_given_to_another_event_later(tmp_path: Path
     db.execute("INSERT INTO erased VALUES (1), (2)")
     db.commit()
     db.close()
-    held = storage.take(tmp_path)
+    held = holding.take(tmp_path)
     assert held is not None
     for _ in range(3):
         line = held.spool.line("meta")
         held.take_in([(SEALED, line)])
     assert held.count_pending() == 3
-    storage.give_back(held)
+    holding.give_back(held)
 
 
 def test_a_journal_that_was_removed_is_held_while_its_events_are_on_their_way(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import eventflows
-from eventflows import MetaProvider, journal, journals, storage
+from eventflows import MetaProvider, holding, journal, journals, storage
 from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
 from eventflows.spool import Spool
@@ -102,7 +102,7 @@ def test_a_flush_right_after_the_start_is_for_what_was_left_as_well(
     assert not eventflows.shutdown(200)
     sandbox.reset()
     monkeypatch.setattr(storage, "SCAN_SECONDS", 5.0)
-    for owner, name in ((storage, "take"), (journal.Journal, "pending")):
+    for owner, name in ((holding, "take"), (journal.Journal, "pending")):
         slowly(monkeypatch, owner, name)
     start(sandbox.url, tmp_path, queue_size=queue_size)
     assert eventflows.force_flush(20_000)

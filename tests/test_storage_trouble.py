@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import eventflows
 from eventflows import backlog as backlog_module
-from eventflows import journal, journals, storage
+from eventflows import holding, journal, journals, storage
 from eventflows import offering as offering_module
 from eventflows.backlog import Backlog
 from eventflows.capture import conversion_of
@@ -67,7 +67,7 @@ def test_a_journal_with_damaged_pages_keeps_nobody_from_the_others(
 ) -> None:
     """It is put aside, said so, and those beside it are taken over."""
     run("http://127.0.0.1:9", tmp_path / "one", 0, 300, "kill")
-    storage.bring_in(tmp_path / "one")
+    holding.bring_in(tmp_path / "one")
     (bad,) = journals.files(tmp_path / "one")
     db = journal.connect(bad)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -136,7 +136,7 @@ def test_what_is_delivered_but_cannot_be_written_down_is_not_loaded_again(
 
 def test_what_comes_while_the_last_of_the_backlog_is_read_is_not_forgotten(tmp_path: Path) -> None:
     """The queue is full again before the loader is done, so that one more entry stays on disk only."""
-    held = storage.create(tmp_path)
+    held = holding.create(tmp_path)
     lock = threading.Condition(threading.RLock())
     backlog = Backlog("meta", lock)
     backlog.leave(held, 0)
@@ -148,12 +148,12 @@ def test_what_comes_while_the_last_of_the_backlog_is_read_is_not_forgotten(tmp_p
     assert backlog.waits
     backlog.load(lambda: 10, written, lambda *_: None)
     assert not backlog.waits
-    storage.give_back(held)
+    holding.give_back(held)
 
 
 def test_what_finds_no_room_any_more_when_it_was_loaded_is_loaded_again(tmp_path: Path) -> None:
     """Others took the room between the question for it and the offer."""
-    held = storage.create(tmp_path)
+    held = holding.create(tmp_path)
     for number in range(4):
         event = Event(f"e{number}", EventType.LEAD, "Lead", 1, {}, sealed=True)
         line = held.spool.line("meta")
@@ -172,7 +172,7 @@ def test_what_finds_no_room_any_more_when_it_was_loaded_is_loaded_again(tmp_path
     backlog.load(lambda: 4, lambda _conversion, source, _now: Entry(source, b"{}"), offer)
     assert loaded == [[1, 2, 3, 4], [2, 3, 4]]
     assert not backlog.waits
-    storage.give_back(held)
+    holding.give_back(held)
 
 
 def test_what_nobody_can_read_is_counted_as_that(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .holding import bring_in
 from .journal import IS_DEAD, SUFFIX, connect, forget, spooled, transaction
 from .sealing import Event
-from .storage import bring_in
 from .stored import load
 
 _COLUMNS = "seq, id, name, order_id, captured_at, owed, body"

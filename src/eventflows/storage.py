@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -12,12 +11,11 @@ from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import IO
 
-from . import spool
+from . import holding
 from .intake import Arrival
-from .journal import SUFFIX, Journal, Locked, connect
-from .lifecycle import forks_its_workers, give_way, still_at_fork
+from .journal import Journal, Locked
+from .lifecycle import forks_its_workers
 from .log import LOCKED, Notices, logger
 from .sealing import Event
 from .spool import Line, Spool
@@ -59,7 +57,7 @@ class Storage:
         for one in [self._own, *self._adopted]:
             if one is not None:
                 one.abandon()
-        _renew_in_child()
+        holding.renew_in_child()
         self._own, self._adopted = None, []
         self._opening = threading.RLock()
         self._stop, self._looked = threading.Event(), threading.Event()
@@ -170,19 +168,19 @@ class Storage:
     def _keep_for_the_next(self, event: Event, owed: str) -> Arrival:
         """Write down what is recorded after the end, as by another exit handler, and let go of the journal at once."""
         with self._opening:
-            own = take(self._folder) or create(self._folder)
+            own = holding.take(self._folder) or holding.create(self._folder)
             try:
                 line = own.spool.line(owed)
                 own.spool.write(line, event)
                 return Arrival(event, own, line.seq, owed)
             finally:
-                give_back(own)
+                holding.give_back(own)
 
     def _open(self) -> Journal:
         with self._opening:
             if self._own is None:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._own = own = take(self._folder) or create(self._folder)
+                self._own = own = holding.take(self._folder) or holding.create(self._folder)
                 if own.found_through and own.count_pending():
                     self._recovered(own)
                 self.start()
@@ -211,7 +209,7 @@ class Storage:
         def give_all_back() -> None:
             wait_answered(deadline)
             for one in held:
-                give_back(one)
+                holding.give_back(one)
 
         closing = threading.Thread(target=give_all_back, name="EventFlows-close", daemon=True)
         try:
@@ -267,151 +265,10 @@ class Storage:
                 if not one.spool.is_busy and not one.count_pending():
                     with self._opening:
                         self._adopted.remove(one)
-                    give_back(one)
-        while not self._stop.is_set() and (found := take(self._folder, owes)) is not None:
+                    holding.give_back(one)
+        while not self._stop.is_set() and (found := holding.take(self._folder, holding.owes)) is not None:
             with self._opening:
                 self._adopted.append(found)
             if count := found.count_pending():
                 logger.info("EventFlows goes on with %d conversions of an earlier process", count)
             self._recovered(found)
-
-
-# --- the folder
-
-_held: set[Path] = set()
-"""The journals of this process: a lock of POSIX is the process's own, so it does not keep the process from taking one twice.
-
-A forked child keeps the names of those that its parent had open, and leaves them to others even when the parent is dead: to
-SQLite they still are open in the child, with locks that it does not have.
-"""
-_taking = threading.Lock()
-_taken_in = os.getpid()
-_notices = Notices("storage")
-still_at_fork(_taking)
-
-
-def _renew_in_child() -> None:
-    """No fork waits for ever, and uWSGI's not at all."""
-    global _taking, _taken_in
-    if _taken_in != os.getpid():
-        _taking, _taken_in = threading.Lock(), os.getpid()
-        still_at_fork(_taking)
-
-
-def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> Journal | None:
-    """Take over a journal that no living process holds; None where there is none."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        give_way()
-        with _taking:
-            if path not in _held and wanted(path) and (found := _take(path)) is not None:
-                return found
-    return None
-
-
-def _take(path: Path) -> Journal | None:
-    lock = _lock(path)
-    if lock is None:
-        return None
-    _held.add(path)
-    found: Journal | None = None
-    try:
-        found = Journal(path, lock)
-        found.count_pending()  # reads what it owes, so that damage shows now
-    except (sqlite3.Error, OSError) as problem:
-        if found is not None:
-            found.close()
-        lock.close()
-        _held.discard(path)
-        _say_why_not(path, problem)
-        # What is in the spool of one that was put aside goes into a new one, though some of it may have been delivered already.
-        return _take(path) if not path.exists() and spool.files(path) else None
-    return found
-
-
-def _say_why_not(path: Path, problem: Exception) -> None:
-    """A journal cannot be opened: it is put aside if it is damaged, and left for later if its disk has a bad moment."""
-    if (
-        type(problem) is not sqlite3.DatabaseError
-    ):  # the others, as of a full disk or a missing right, are its subclasses
-        _notices.warn(
-            f"open {path}", "%s cannot be opened now (%s), what it holds waits. Mend the folder", path, problem
-        )
-        return
-    aside = path.with_suffix(".damaged")
-    with suppress(OSError):
-        for end in ("-wal", ""):  # together, as the latest events are in the log
-            if (part := Path(f"{path}{end}")).exists():
-                part.rename(f"{aside}{end}")
-        logger.error(
-            "%s is damaged (%s) and was put aside. What it holds can be got with sqlite3's .recover", aside, problem
-        )
-
-
-def owes(path: Path) -> bool:
-    """Whether a journal, whoever's it is, holds events that owe an outcome, or may hold some in its spool."""
-    if spool.size(path):
-        return True
-    try:
-        db = connect(path, writable=False)
-        try:
-            return db.execute("SELECT 1 FROM event LIMIT 1").fetchone() is not None
-        finally:
-            db.close()
-    except sqlite3.Error:
-        return True  # whoever takes it will see
-
-
-def bring_in(folder: Path) -> None:
-    """Have the journals hold what dead processes left in their spools."""
-    while (found := take(folder, lambda path: spool.size(path) > 0)) is not None:
-        give_back(found)
-
-
-def create(folder: Path) -> Journal:
-    """A new journal of this process.
-
-    Raises:
-        OSError, sqlite3.Error: It cannot be made.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{time.time_ns():x}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-    with _taking:
-        lock = _lock(path)
-        _held.add(path)
-        try:
-            return Journal(path, lock)
-        except (sqlite3.Error, OSError):
-            _held.discard(path)
-            if lock is not None:
-                lock.close()
-            for part in (path.with_suffix(".lock"), *(Path(f"{path}{end}") for end in ("", "-wal", "-shm"))):
-                with suppress(OSError):
-                    part.unlink()
-            raise
-
-
-def give_back(journal: Journal) -> None:
-    """Close a journal, so that another process may go on with what is left in it."""
-    journal.close()
-    _held.discard(journal.path)
-
-
-def _lock(path: Path) -> IO[bytes] | None:
-    """Hold the file `<journal>.lock`; None where another process does.
-
-    A lock of POSIX belongs to the process and not to its children, so a fork does not keep a dead parent's journal.
-    """
-    lock = open(path.with_suffix(".lock"), "a+b")  # noqa: SIM115 reason: it is held as long as the journal
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock

@@ -213,13 +213,13 @@ while True:
 LAST = """
 import sys, time, eventflows
 from pathlib import Path
-from eventflows import storage
+from eventflows import holding, storage
 from tests.conftest import four
 from tests.torture.test_torture import RETRY
 storage.SCAN_SECONDS = 0.1
 eventflows.configure(four(sys.argv[1]), retry_on_failure=RETRY, sending_queue={"storage": sys.argv[2]})
 deadline = time.monotonic() + 120
-while time.monotonic() < deadline and any(map(storage.owes, Path(sys.argv[2]).glob("*.journal"))):
+while time.monotonic() < deadline and any(map(holding.owes, Path(sys.argv[2]).glob("*.journal"))):
     time.sleep(0.05)
 print(eventflows.force_flush(10_000))
 """
