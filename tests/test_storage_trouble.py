@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -360,3 +362,108 @@ def storage_of(pipeline: Any) -> storage.Storage:
     found = pipeline._storage
     assert isinstance(found, storage.Storage)
     return found
+
+
+def test_a_folder_stays_where_it_was_when_the_app_changes_its_directory(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that becomes a daemon. Its events are on disk all the same, and in one place."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    start(sandbox.url, Path("store"))
+    record("before")
+    assert eventflows.force_flush(5_000)
+    monkeypatch.chdir(elsewhere)
+    record("after")
+    assert eventflows.force_flush(5_000)
+    eventflows.shutdown(5_000)
+    assert outcomes(tmp_path / "store") == {"before": "delivered", "after": "delivered"}
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_what_is_taken_over_while_the_pipeline_shuts_down_is_given_back(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody could deliver it as long as this process lives."""
+    run("http://127.0.0.1:9", tmp_path, 0, 5, "kill")
+    take, taking, shut_down = holding.take, threading.Event(), threading.Event()
+
+    def late(*given: Any) -> Any:
+        taking.set()
+        assert shut_down.wait(10)
+        return take(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(holding, "take", late)
+        pipeline = start(sandbox.url, tmp_path)
+        assert taking.wait(10)
+        eventflows.shutdown(100)
+        shut_down.set()
+        storing = pipeline._storage
+        assert storing is not None
+        assert storing._thread is not None
+        storing._thread.join(10)
+    start(sandbox.url, tmp_path)
+    until(lambda: len(arrived(sandbox)) == 5)
+
+
+def test_what_is_recorded_amid_the_shutdown_keeps_no_journal(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first event, and its thread was about to open the storage."""
+    pipeline = start(sandbox.url, tmp_path)
+    storing = pipeline._storage
+    assert storing is not None
+    really = storage.Storage._open
+
+    def late(self: storage.Storage) -> journal.Journal:
+        eventflows.shutdown(1_000)
+        return really(self)
+
+    monkeypatch.setattr(storage.Storage, "_open", late)
+    record("late")
+    assert holding._held == set()
+    assert outcomes(tmp_path) == {"late": "pending"}
+
+
+FOREIGN = """
+import os, sys
+import eventflows, eventflows.startup, eventflows.pipeline, eventflows.instrumentation, eventflows.wiring
+from eventflows import ConsoleProvider
+from opentelemetry.sdk import _logs, metrics, trace
+pipeline = eventflows.configure([ConsoleProvider()], sending_queue={"storage": sys.argv[1]})
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+eventflows.get_tracer("x").add_event("Lead", {"user.id": "1", "event_id": "e1"})
+print(len(pipeline._storage.journals()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_journal_of_another_user_keeps_nobody_from_a_journal_of_his_own(tmp_path: Path) -> None:
+    """As where the app was started by root once. It is left alone, and said so."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    try:
+        holding.give_back(holding.create(folder))
+        done = subprocess.run(
+            [sys.executable, "-c", FOREIGN, str(folder)],
+            env=environment(), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.stdout.splitlines()[0] == "1", done.stderr
+        assert "cannot be opened now" in done.stderr
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights of POSIX")
+def test_no_file_of_the_storage_is_somebody_elses_to_read(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Also in a folder that others may look into."""
+    tmp_path.chmod(0o755)
+    start(sandbox.url, tmp_path)
+    record("e1")
+    assert eventflows.force_flush(5_000)
+    files = {file.suffix.partition("-")[0]: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert files.keys() >= {".journal", ".lock"}
+    assert set(files.values()) == {0o600}

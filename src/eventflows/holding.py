@@ -16,6 +16,7 @@ from . import spool
 from .journal import SUFFIX, Journal, connect
 from .lifecycle import give_way, still_at_fork
 from .log import Notices, logger
+from .spool import private
 
 _held: set[Path] = set()
 """The journals of this process: a lock of POSIX is the process's own, so it does not keep the process from taking one twice.
@@ -48,7 +49,11 @@ def take(folder: Path, wanted: Callable[[Path], bool] = lambda _path: True) -> J
 
 
 def _take(path: Path) -> Journal | None:
-    lock = _lock(path)
+    try:
+        lock = _lock(path)
+    except OSError as problem:  # as where it is another user's
+        _say_why_not(path, problem)
+        return None
     if lock is None:
         return None
     _held.add(path)
@@ -140,7 +145,7 @@ def _lock(path: Path) -> IO[bytes] | None:
 
     A lock of POSIX belongs to the process and not to its children, so a fork does not keep a dead parent's journal.
     """
-    lock = open(path.with_suffix(".lock"), "a+b")  # noqa: SIM115 reason: it is held as long as the journal
+    lock = open(path.with_suffix(".lock"), "a+b", opener=private)  # noqa: SIM115 reason: it is held as long as the journal
     try:
         if os.name == "nt":
             import msvcrt

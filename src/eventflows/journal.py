@@ -25,7 +25,7 @@ from . import spool
 from .lifecycle import still_at_fork
 from .log import Notices
 from .sealing import Event
-from .spool import GROWN_BYTES, Line, Spool
+from .spool import GROWN_BYTES, Line, Spool, private
 from .stored import dump, unpack
 
 SUFFIX = ".journal"
@@ -116,6 +116,8 @@ class Journal:
         still_at_fork(
             self._writing, self._reading
         )  # and with them SQLite, whose own locks a child could not open any more
+        with suppress(FileExistsError):  # SQLite would let others read it, and gives its log the same rights
+            open(path, "xb", opener=private).close()
         self._writer = connect(path, busy_seconds=OWN_BUSY_SECONDS)
         self._reader = connect(path, busy_seconds=OWN_BUSY_SECONDS)
         self._outcomes: deque[_Outcomes] = deque()

@@ -59,7 +59,10 @@ class Pipeline:
         self._lanes = Lanes(built_from, resource, self._telemetry)
         self._storage: Storage | None = None
         if (folder := built_from.sending_queue.storage) is not None:
-            self._storage = Storage(Path(folder), built_from.sending_queue.retention, self._recovered, self._tend)
+            # Where it is now: an app that becomes a daemon changes its working directory.
+            self._storage = Storage(
+                Path(folder).absolute(), built_from.sending_queue.retention, self._recovered, self._tend
+            )
         # What is written down is sealed before, and whoever is strict has nothing raw wait even in memory.
         self._seals_at_once = self._storage is not None or built_from.privacy.strict
         self._intake = Intake(self._route, self._turn_away, built_from.sending_queue.queue_size)

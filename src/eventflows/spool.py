@@ -224,7 +224,12 @@ class Spool:
 
 
 def _create(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_EXCL, 0o600)
+    return private(path, flags | os.O_EXCL)
+
+
+def private(path: str, flags: int) -> int:
+    """As the `opener` of a file: one that is made is nobody else's to read, whatever the folder's rights and the umask."""
+    return os.open(path, flags, 0o600)
 
 
 def _size(file: _File) -> int:

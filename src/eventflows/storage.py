@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -86,8 +87,8 @@ class Storage:
             return Arrival(event, owed=owed)
         try:
             if not self._closed:
-                own = self._own or self._open()
                 try:
+                    own = self._own or self._open()
                     line = own.spool.line(owed)
                     return Arrival(event, own, line.seq, owed, None, line)
                 except OSError:
@@ -178,6 +179,8 @@ class Storage:
 
     def _open(self) -> Journal:
         with self._opening:
+            if self._closed:
+                raise OSError(errno.EBADF, "the storage is closed")
             if self._own is None:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._own = own = holding.take(self._folder) or holding.create(self._folder)
@@ -268,7 +271,12 @@ class Storage:
                     holding.give_back(one)
         while not self._stop.is_set() and (found := holding.take(self._folder, holding.owes)) is not None:
             with self._opening:
-                self._adopted.append(found)
+                closed = self._closed
+                if not closed:
+                    self._adopted.append(found)
+            if closed:  # meanwhile, by a shutdown that did not see it
+                holding.give_back(found)
+                return
             if count := found.count_pending():
                 logger.info("EventFlows goes on with %d conversions of an earlier process", count)
             self._recovered(found)
