@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import eventflows
-from eventflows import MetaProvider, holding, journal, journals, storage
+from eventflows import MetaProvider, history, holding, journal, journals, outbox, storage
 from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
 from eventflows.spool import Spool
@@ -355,6 +355,24 @@ def test_what_a_person_was_erased_from_is_not_sent(sandbox: Sandbox, tmp_path: P
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_who_is_erased_while_requests_wait_for_their_first_turn_is_in_none_of_them(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an outage one request probes, and the others are ready to go."""
+    monkeypatch.setattr(outbox, "FRESH_SECONDS", 0.01)
+    sandbox.fault("meta", status=503, times=10_000)
+    pipeline = start(sandbox.url, tmp_path, flush_interval="5ms")
+    person = {"user.email": "gone@example.com"}
+    for number in range(outbox.BREAK_AFTER + 5):
+        eventflows.get_tracer("app").add_event("Lead", {**person, "event_id": f"gone{number}"})
+        record(f"kept{number}")
+        until(lambda now=number: pipeline._lanes.named("meta").tally().exporting > 2 * now)
+    assert journals.erase(tmp_path, history.is_of(*history.digests_of(person.values(), None))) == 10
+    sandbox.reset()
+    assert eventflows.force_flush(20_000)
+    assert arrived(sandbox) == sorted(f"kept{number}" for number in range(10))
+
+
 def test_a_forked_child_has_a_journal_of_its_own(sandbox: Sandbox, tmp_path: Path) -> None:
     """What it leaves when it is killed is delivered by its parent, once."""
     start(sandbox.url, tmp_path)

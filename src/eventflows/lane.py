@@ -354,7 +354,7 @@ class Lane:
             self._settle([Settled(unsettled(entries, settled), "dropped", reason)])
 
     def _recheck(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Before another attempt: what was erased or has expired meanwhile is settled."""
+        """Before another attempt, or one that had to wait: what was erased or has expired meanwhile is settled."""
         settled = outdated(self.given, entries, time.time_ns())
         self._settle(settled)
         return unsettled(entries, settled)

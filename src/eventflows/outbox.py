@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from .delivery import Batch, Settled, Verdict, judge
@@ -32,6 +32,8 @@ IDLE_SECONDS = 5.0
 CLOSING_SECONDS = 1.0
 """The longest wait between two attempts while the lane closes, as its time is short."""
 FAILED_AT_SHUTDOWN = "shutdown after failed attempts: "
+FRESH_SECONDS = 0.5
+"""A request that has waited longer for its turn is looked through again: who is in it may have been erased."""
 RECOVERED = "recovered"
 NEVER = float("inf")
 
@@ -43,12 +45,14 @@ class Work:
     Attributes:
         since: When its first attempt failed, on the monotonic clock.
         started: When its first attempt began, on the same clock.
+        checked: When its entries were last known to be wanted, on the same clock: it is made of such ones.
     """
 
     batch: Batch
     failures: int = 0
     since: float = 0.0
     started: float = 0.0
+    checked: float = field(default_factory=time.monotonic)
 
     @property
     def is_kept(self) -> bool:
@@ -62,7 +66,7 @@ class Hooks:
 
     Attributes:
         settle: Told the outcomes of some entries, each exactly once, and after how many attempts.
-        recheck: Given the entries of a request that goes again; settles those that must not, and returns the others.
+        recheck: Given the entries of a request that goes again, or has waited; settles some, and returns those that may go.
         attempted: Told of each request that goes out.
         trouble: Told `(kind, reason)` once when the lane pauses (`credentials`, `outage`), and `recovered`.
         left: Given what is unsent when the lane closes, and why.
@@ -308,7 +312,7 @@ class Outbox:
 
     def _send(self, work: Work) -> None:
         batch = work.batch
-        if work.failures:
+        if work.failures or time.monotonic() - work.checked > FRESH_SECONDS:
             batch = work.batch = batch.of(self._hooks.recheck(batch.entries))
         if not batch.entries:
             return
