@@ -30,7 +30,7 @@ from eventflows.processor import EventFlowsSpanProcessor
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import Event
 from eventflows.spool import Line, Spool
-from tests.conftest import environment
+from tests.conftest import environment, four
 
 from .test_pipeline import LEAD, adds_up
 from .test_storage import arrived, outcomes, record, run, start, until
@@ -405,6 +405,54 @@ def test_what_is_taken_over_while_the_pipeline_shuts_down_is_given_back(
         storing._thread.join(10)
     start(sandbox.url, tmp_path)
     until(lambda: len(arrived(sandbox)) == 5)
+
+
+def test_a_provider_that_comes_with_a_reload_waits_for_no_journal_that_was_given_back(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told of the journals that are held; one of them owes nothing, and is given back before it looks there."""
+    run("http://127.0.0.1:9", tmp_path, 0, 5, "kill")
+    monkeypatch.setattr(storage, "SCAN_SECONDS", 3_600)
+    pipeline = start(sandbox.url, tmp_path)
+    assert eventflows.force_flush(5_000)
+    storing = pipeline._storage
+    assert storing is not None
+    assert len(storing.journals()) == 1
+    meta, ga4, *_ = four(sandbox.url)
+    pipeline.reload([meta, ga4], sending_queue={"storage": str(tmp_path)})
+    storing._adopt()
+    assert storing.journals() == []
+    pipeline._tend()
+    record("e1")
+    assert eventflows.force_flush(5_000)
+
+
+def test_an_outcome_whose_writing_is_interrupted_is_written_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler ends the thread that writes for several: what the platform has is not sent again for that."""
+
+    class Ended(BaseException):
+        pass
+
+    def ending(*_: object) -> None:
+        monkeypatch.undo()
+        raise Ended
+
+    held = holding.create(tmp_path)
+    for number in range(2):
+        event = Event(f"e{number}", EventType.LEAD, "Lead", 1, {}, sealed=True)
+        held.take_in([(event, held.spool.line("meta"))])
+    others = threading.Thread(target=held.settle, args=("meta", [journal.Row(2, "delivered", "")]))
+    with held._writing:
+        others.start()
+        until(lambda: len(held._outcomes) == 1)
+        monkeypatch.setattr(journal, "_settle", ending)
+        with pytest.raises(Ended):
+            held.settle("meta", [journal.Row(1, "delivered", "")])
+    others.join(10)
+    assert outcomes(tmp_path) == {"e0": "delivered", "e1": "delivered"}
+    holding.give_back(held)
 
 
 def test_what_is_recorded_amid_the_shutdown_keeps_no_journal(

@@ -81,6 +81,10 @@ class Backlog:
             return
         try:
             for journal in list(self._after):
+                if journal.is_closed:  # it owed nothing any more
+                    with self._lock:
+                        self._after.pop(journal, None)
+                    continue
                 while (limit := min(room(), _LOAD)) > 0:
                     if not self._load_from(journal, limit, written, offer):
                         break

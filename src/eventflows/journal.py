@@ -102,6 +102,7 @@ class Journal:
     Attributes:
         spool: Where an event is on disk before it is in here.
         found_through: The number of the last event that was in it already when it was opened.
+        is_closed: It was given back.
 
     Raises:
         OSError, sqlite3.Error: The file cannot be made or read.
@@ -121,6 +122,7 @@ class Journal:
         self._writer = connect(path, busy_seconds=OWN_BUSY_SECONDS)
         self._reader = connect(path, busy_seconds=OWN_BUSY_SECONDS)
         self._outcomes: deque[_Outcomes] = deque()
+        self.is_closed = False
         self._unwritten: dict[str, set[int]] = {}
         self._writer.executescript(_SCHEMA)
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # nobody who delivers waits for the disk
@@ -192,6 +194,9 @@ class Journal:
                     self._write(together)
                 except sqlite3.Error as raised:
                     problem = raised
+                except BaseException:  # a signal handler's; the next thread writes these
+                    self._outcomes.extendleft(reversed(together))
+                    raise
                 for one in together:
                     one.done, one.problem = True, problem
         if mine.problem is not None:
@@ -292,6 +297,7 @@ class Journal:
     def close(self) -> None:
         """Close the file and give up its lock, so that another process may go on with what is left in it."""
         with self._writing, self._reading:
+            self.is_closed = True
             with suppress(sqlite3.Error):
                 self._writer.close()
                 self._reader.close()
