@@ -139,6 +139,22 @@ def test_what_middleware_further_in_makes_of_the_request_changes_nothing(way: An
     assert found == [CUSTOMER]
 
 
+@pytest.mark.parametrize("way", [by_wsgi, by_asgi])
+def test_what_waits_of_a_request_is_what_will_be_read(way: Any) -> None:
+    """And not its sockets and streams, or what else the server has in there."""
+
+    class Stream:
+        pass
+
+    request = environ() if way is by_wsgi else scope()
+    stream = request["wsgi.input"] = Stream()
+    gone, told = weakref.ref(stream), []
+    way(lambda: told.append(around().told), request, **PROXIES)
+    del request, stream
+    assert gone() is None
+    assert told[0].attributes == CUSTOMER
+
+
 def test_a_streamed_body_is_the_request_until_it_is_closed() -> None:
     """Also where `wsgi.file_wrapper` is a function, as uWSGI has it; and a body may be closed twice."""
     found: list[Any] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 from opentelemetry.trace import get_current_span
@@ -33,9 +33,9 @@ def watch(patches: Patches) -> None:
     patches.when_imported("celery.signals", _connect)
 
 
-def _answering(bind: Callable[[Any, Any], Any], owner: Any) -> Callable[..., Any]:
+def _answering(original: Callable[..., Any]) -> Callable[..., Any]:
     def answer(app: Any, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        return answer_wsgi(bind(app, owner), environ, start_response)
+        return answer_wsgi(MethodType(original, app), environ, start_response)
 
     return answer
 

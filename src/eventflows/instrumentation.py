@@ -126,39 +126,38 @@ def _tracer_add_event(
     add_event(name, attributes, timestamp)
 
 
-def _adding(bind: Callable[[Any, Any], Any], owner: Any) -> Callable[..., Any]:
+def _adding(original: Callable[..., Any]) -> Callable[..., Any]:
     """In place of `span.add_event`: a conversion goes to the pipeline sampled or not, and is sealed on its span."""
 
     def add_event(span: Any, /, *args: Any, **kwargs: Any) -> Any:
-        wrapped = bind(span, owner)
         name = args[0] if args else kwargs.get("name")
         attributes = args[1] if len(args) > 1 else kwargs.get("attributes") if kwargs else None
         if type(name) is str and name in ordinary and (not attributes or CONVERSION_TYPE not in attributes):
-            return wrapped(*args, **kwargs)
+            return original(span, *args, **kwargs)
         pipeline = running.current()
         if pipeline is None or EventFlowsInstrumentor._active is None or not isinstance(name, str):
-            return wrapped(*args, **kwargs)
+            return original(span, *args, **kwargs)
         try:
             if not pipeline.reader.is_conversion(name, attributes):
                 running.remember_ordinary(name)
-                return wrapped(*args, **kwargs)
+                return original(span, *args, **kwargs)
         except Exception:  # noqa: BLE001 reason: attributes of a strange kind are OpenTelemetry's business
-            return wrapped(*args, **kwargs)
+            return original(span, *args, **kwargs)
         timestamp = args[2] if len(args) > 2 else kwargs.get("timestamp")
         event = pipeline.record(name, attributes, timestamp, surrounded=lambda: around(span))
         shown = pipeline.reader.shown(name, attributes, event)
         if event is None:
-            return wrapped(shown_event_name(name), shown, timestamp)
-        return wrapped(event.name, shown, event.time_unix_nano)
+            return original(span, shown_event_name(name), shown, timestamp)
+        return original(span, event.name, shown, event.time_unix_nano)
 
     return add_event
 
 
-def _starting(bind: Callable[[Any, Any], Any], owner: Any) -> Callable[..., Any]:
+def _starting(original: Callable[..., Any]) -> Callable[..., Any]:
     """In place of the SDK's `start_span`: the spans that a sampler drops reach no processor, so they are followed here."""
 
     def start_span(tracer: Any, /, *args: Any, **kwargs: Any) -> Any:
-        span = bind(tracer, owner)(*args, **kwargs)
+        span = original(tracer, *args, **kwargs)
         if type(span) is trace.NonRecordingSpan and EventFlowsInstrumentor._active is not None:
             try:
                 return _unsampled(span, *args, **kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -65,21 +64,17 @@ def read_attributes(given: Mapping[Any, Any] | None) -> dict[str, Any]:
     return found
 
 
-# What a visitor is read from is taken at once, as middleware further in may change it; it is read when a conversion asks.
-# Most requests record none, and have to pay for no more than taking it.
+def of_environ(environ: Mapping[str, Any], received_at: int) -> tuple[Any, ...]:
+    """What `head_of_environ` reads, and no more."""
+    return (received_at, *map(environ.get, _ENVIRON))
 
 
-def of_environ(environ: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What `head_of_environ` reads, as it is now."""
-    return (time.time_ns(), *map(environ.get, _ENVIRON))
-
-
-def of_scope(scope: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What `head_of_scope` reads, as it is now."""
+def of_scope(scope: Mapping[str, Any], received_at: int) -> tuple[Any, ...]:
+    """What `head_of_scope` reads, and no more, as it is now."""
     headers = scope.get("headers")
     if type(headers) is list:  # others may add to it
         headers = headers.copy()
-    return (time.time_ns(), *map(scope.get, _SCOPE), headers)
+    return (received_at, *map(scope.get, _SCOPE), headers)
 
 
 @dataclass(frozen=True, slots=True)
