@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +20,10 @@ import pytest
 
 import eventflows
 from eventflows import MetaProvider, history, holding, journal, journals, outbox, storage
+from eventflows.conversion import EventType
 from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
+from eventflows.sealing import Event
 from eventflows.spool import Spool
 from tests.conftest import CANARIES, PERSON, environment, four
 
@@ -342,6 +345,57 @@ def test_what_is_old_and_settled_is_forgotten(
     assert eventflows.force_flush(5_000)
     monkeypatch.setattr(storage, "TIDY_SECONDS", 0.05)
     until(lambda: outcomes(tmp_path) == {})
+
+
+def settled(folder: Path, count: int, status: str = "delivered") -> journal.Journal:
+    """A journal with events that have their outcome."""
+    held = holding.create(folder)
+    events = [Event(f"e{n}", EventType.LEAD, "Lead", 1, {}, sealed=True) for n in range(count)]
+    held.take_in([(event, held.spool.line("meta")) for event in events])
+    held.settle("meta", [journal.Row(seq, status, "why") for seq in range(1, count + 1)])
+    return held
+
+
+def test_the_retention_keeps_up_with_any_number_of_events(tmp_path: Path) -> None:
+    held = settled(tmp_path, 2_500)
+    held.tidy(0.0)
+    assert outcomes(tmp_path) == {}
+    holding.give_back(held)
+
+
+def test_what_is_old_is_forgotten_in_journals_that_no_process_needs_any_more(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of the workers that there were before there were fewer: dead letters hold sealed personal data."""
+    monkeypatch.setattr(storage, "TIDY_SECONDS", 0.05)
+    for held in [settled(tmp_path, 3, "refused") for _ in range(3)]:
+        holding.give_back(held)
+    start(sandbox.url, tmp_path, retention="10ms")
+    until(lambda: outcomes(tmp_path) == {})
+
+
+def test_a_log_that_has_grown_is_brought_into_the_file_while_nobody_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite begins it anew only if nothing was written meanwhile: under a load that never paused it grew without end."""
+    held = settled(tmp_path, 10)
+    really, written = held._reader, []
+
+    class Busy:
+        def execute(self, statement: str) -> None:
+            writer = threading.Thread(target=held.settle, args=("meta", [journal.Row(1, "delivered", "")]))
+            writer.start()
+            writer.join(0.2)
+            written.append(not writer.is_alive())
+            really.execute(statement)
+
+    monkeypatch.setattr(held, "_reader", Busy())
+    held.tidy(None)
+    monkeypatch.setattr(journal, "LOG_BYTES", 1_000)
+    held.tidy(None)
+    assert written == [True, True, False]
+    monkeypatch.undo()
+    holding.give_back(held)
 
 
 def test_what_a_person_was_erased_from_is_not_sent(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
@@ -103,6 +103,25 @@ def owes(path: Path) -> bool:
             db.close()
     except sqlite3.Error:
         return True  # whoever takes it will see
+
+
+def forget(folder: Path, retention: float) -> None:
+    """Forget what is older than so many seconds in the journals that nobody holds, and so nobody tidies."""
+    before = time.time_ns() - int(retention * 1e9)
+    done: set[Path] = set()
+    while (found := take(folder, lambda path: path not in done and _knows_older(path, before))) is not None:
+        done.add(found.path)
+        try:
+            found.tidy(retention)
+        finally:
+            give_back(found)
+
+
+def _knows_older(path: Path, before: int) -> bool:
+    with suppress(sqlite3.Error), closing(connect(path, writable=False)) as db:
+        oldest = db.execute("SELECT captured_at FROM history ORDER BY seq LIMIT 1").fetchone()
+        return oldest is not None and oldest[0] < before
+    return False
 
 
 def bring_in(folder: Path) -> None:

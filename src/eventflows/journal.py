@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import spool
-from .lifecycle import still_at_fork
+from .lifecycle import give_way, still_at_fork
 from .log import Notices
 from .sealing import Event
 from .spool import GROWN_BYTES, Line, Spool, private
@@ -64,6 +64,10 @@ IS_DEAD = (
 )
 _TOGETHER = 500
 """So many events are settled by one statement; SQLite allows 999 parameters at least."""
+_FORGET = 1000
+"""So many old events are forgotten at a time; who settles waits meanwhile."""
+LOG_BYTES = 16_000_000
+"""Beyond this size SQLite's log is brought into the file at the price that who settles waits for some of it."""
 BUSY_SECONDS = 5.0
 """So long a program from outside waits for whoever else has the journal locked."""
 OWN_BUSY_SECONDS = 0.1
@@ -243,8 +247,11 @@ class Journal:
 
     def size(self) -> int:
         """Its bytes on disk, with those of the spool."""
-        files = (self.path, Path(f"{self.path}-wal"))
-        return sum(file.stat().st_size for file in files if file.exists()) + spool.size(self.path)
+        return _size(self.path) + _size(self._log) + spool.size(self.path)
+
+    @property
+    def _log(self) -> Path:
+        return Path(f"{self.path}-wal")
 
     def oldest_age(self) -> float:
         """Seconds since the oldest event without all its outcomes was captured; 0 where there is none."""
@@ -272,15 +279,26 @@ class Journal:
         self.spool.leave(1)
         if retention is not None:
             self.spool.forget_overtaken()
-            now = time.time_ns()
-            with self._writing, transaction(self._writer) as db:
-                for table, seconds in (("event", max(retention, ORPHAN_SECONDS)), ("history", retention)):
-                    before = now - int(seconds * 1e9)
-                    query = f"SELECT seq, captured_at FROM {table} ORDER BY seq LIMIT 1000"  # noqa: S608
-                    old = [(seq,) for seq, captured_at in db.execute(query).fetchall() if captured_at < before]
-                    forget(db, table, old)
+            while self._forget_some(retention):
+                give_way()
         with self._reading:
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if _size(self._log) > LOG_BYTES:  # what was written meanwhile keeps SQLite from beginning the log anew
+            with self._writing, self._reading:
+                self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _forget_some(self, retention: float) -> bool:
+        """Forget some of what is older; whether there may be more of it."""
+        now, more = time.time_ns(), False
+        with self._writing, transaction(self._writer) as db:
+            for table, seconds in (("event", max(retention, ORPHAN_SECONDS)), ("history", retention)):
+                before = now - int(seconds * 1e9)
+                query = f"SELECT seq, captured_at FROM {table} ORDER BY seq LIMIT ?"  # noqa: S608
+                rows = db.execute(query, (_FORGET,)).fetchall()
+                old = [(seq,) for seq, captured_at in rows if captured_at < before]
+                forget(db, table, old)
+                more = more or len(old) == _FORGET
+        return more
 
     def abandon(self) -> None:
         """In a forked child: neither use nor close the connections, which are its parent's.
@@ -304,6 +322,12 @@ class Journal:
             self.spool.close()
             if self._file_lock is not None:
                 self._file_lock.close()
+
+
+def _size(file: Path) -> int:
+    with suppress(FileNotFoundError):
+        return file.stat().st_size
+    return 0
 
 
 def _whole(text: str) -> str:

@@ -236,6 +236,8 @@ class Storage:
             self._attempt(self._tended)
             for one in self.journals():
                 self._attempt(one.tidy, retention)
+            if retention is not None:
+                self._attempt(holding.forget, self._folder, retention)
             if self._stop.wait(SCAN_SECONDS):
                 return
 
