@@ -239,7 +239,7 @@ def test_threads_that_carry_opentelemetrys_context_keep_the_visitor(caught: list
 CELERY = """
 import sys
 from celery import Celery
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
@@ -268,6 +268,10 @@ def main():
         charge.delay("1")
         charge.delay("2", fails=True)
         charge.delay("3", fails="retry")
+        token = context.attach(baggage.set_baggage("fbclid", "of-the-request"))
+        with eventflows.visitor_context(None):
+            charge.delay("5")
+        context.detach(token)
     by_wsgi(handler)
     charge.delay("4")
 
@@ -282,7 +286,7 @@ else:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             stats = pipeline.stats()["console"]
-            if stats.captured >= 5 and not stats.pending:
+            if stats.captured >= 6 and not stats.pending:
                 break
             time.sleep(0.05)
 eventflows.force_flush(5000)
@@ -294,7 +298,8 @@ print("FILTERED", dict(pipeline.stats()["console"].filtered))
 @pytest.mark.parametrize("eager", [False, True], ids=["worker", "eager"])
 @pytest.mark.parametrize("traced", [True, False], ids=["traced", "untraced"])
 def test_celery_carries_the_visitor_and_a_failed_task_reports_nothing(eager: bool, traced: bool) -> None:
-    """Also a retried task, once; and a task that no request started has no visitor."""
+    """Also a retried task, once; a task that no request started has no visitor, and one for a visitor of whom nothing is known
+    takes nothing from the request."""
     program = f"EAGER, TRACED = {eager}, {traced}\n{CELERY}"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False, env=environment()
@@ -302,12 +307,14 @@ def test_celery_carries_the_visitor_and_a_failed_task_reports_nothing(eager: boo
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     events = {e["order_id"]: e for line in lines if line.startswith("{") for e in [json.loads(line)]}
-    assert sorted(events) == ["1", "3", "4"], done.stdout + done.stderr
+    assert sorted(events) == ["1", "3", "4", "5"], done.stdout + done.stderr
     assert [events[order].get("request", {}).get("client_address") for order in ("1", "3", "4")] == [
         ADDRESS,
         ADDRESS,
         None,
     ]
+    assert "clicks" in events["1"]
+    assert "clicks" not in events["5"]
     assert lines[-1] == "FILTERED {'span failed': 2}"
 
 

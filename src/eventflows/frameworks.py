@@ -52,14 +52,17 @@ def _connect(signals: ModuleType) -> Callable[[], None]:
 
     def published(headers: Any = None, **_: Any) -> None:
         try:
-            if isinstance(headers, dict) and (known := visitor_snapshot()):
+            known, visitor = visitor_snapshot(), current_visitor()
+            if isinstance(headers, dict) and (known or (visitor is not None and visitor.explicit)):
                 headers[_HEADER] = known
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             _notices.warn("celery", "{count} tasks go without their visitor (%s)", type(problem).__name__)
 
     def started(task_id: str = "", task: Any = None, **_: Any) -> None:
         request = getattr(task, "request", None)
-        carried = getattr(request, _HEADER, None) or (getattr(request, "headers", None) or {}).get(_HEADER)
+        carried = getattr(request, _HEADER, None)
+        if carried is None:
+            carried = (getattr(request, "headers", None) or {}).get(_HEADER)
         above = current_visitor()  # of a task that runs eagerly, in the request itself
         unit = UnitOfWork(above if above is not None and above.unit else scope_of(get_current_span()))
         if carried is None and above is not None:
