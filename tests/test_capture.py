@@ -94,6 +94,7 @@ ATTRIBUTES: list[tuple[str, Any, str, Any]] = [
     ("geo.country.iso_code", "swe", "user.country", "SE"),
     ("client.address", "203.0.113.9:5123", "request.client_address", "203.0.113.9"),
     ("client.address", "[2001:db8::1]:443", "request.client_address", "2001:db8::1"),
+    ("client.address", "::ffff:203.0.113.9", "request.client_address", "203.0.113.9"),
     ("user_agent.original", "Mozilla/5.0", "request.user_agent", "Mozilla/5.0"),
     ("url.full", "https://shop.example/x?order=1", "request.url", "https://shop.example/x?order=1"),
     ("http.request.header.referer", ["https://a.example/"], "request.referrer", "https://a.example/"),

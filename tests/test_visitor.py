@@ -274,6 +274,14 @@ def test_another_persons_request_is_not_taken(attributes: dict[str, Any], caught
     assert caught[0].request.referrer is None
 
 
+def test_a_server_that_listens_on_both_families_writes_the_same_address_another_way(caught: list[Conversion]) -> None:
+    start()
+    request = environ(REMOTE_ADDR="::ffff:203.0.113.9", HTTP_X_FORWARDED_FOR="")
+    by_wsgi(lambda: purchase(ip_address=request["REMOTE_ADDR"]), request)
+    assert eventflows.force_flush(5_000)
+    assert (caught[0].request.client_address, caught[0].clicks["fbc"]) == ("203.0.113.9", FBC)
+
+
 def test_nothing_of_the_visitor_is_put_on_spans(caught: list[Conversion], instrumented: None) -> None:
     spans = start(visitor=PROXIES)
     EventFlowsInstrumentor().instrument()

@@ -137,9 +137,10 @@ def client_address(value: object) -> str:
     elif found.count(":") == 1:
         found = found.partition(":")[0]
     try:
-        return str(ip_address(found.partition("%")[0]))
+        address = ip_address(found.partition("%")[0])
     except ValueError:
         raise Unusable("not an IP address") from None
+    return str(getattr(address, "ipv4_mapped", None) or address)  # which servers listening on `::` write
 
 
 def url(value: object) -> str:
