@@ -455,6 +455,15 @@ def test_by_attribute_alone_and_without_the_instrumentor() -> None:
     assert counts() == (1, FAILED)
 
 
+def test_a_commit_that_can_be_read_holds(tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("root") as root:
+        purchase("1", **{"conversion.commit": "IMMEDIATE"})
+        purchase("2", **{"conversion.commit": " immediate"})
+        purchase("3", **{"conversion.commit": "SPAN_OK"})
+        root.set_status(StatusCode.ERROR)
+    assert counts() == (2, FAILED)
+
+
 def test_an_unreadable_commit_is_left_out_and_the_configuration_holds() -> None:
     pipeline = eventflows.configure([ConsoleProvider()])
     purchase(**{"conversion.commit": "sometimes"})

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from . import lifecycle
 from .commit import Fate, UnitOfWork, WaitingRoom
 from .config import Settings, check_unchanged, read_again, settings
 from .context import Surroundings, around
+from .errors import Unusable
 from .intake import Arrival, Intake, Left, Waiting
 from .journal import Journal
 from .lane import Lane
@@ -23,11 +25,11 @@ from .offering import offer, turn_away
 from .providers.base import Provider
 from .reader import Reader
 from .sealing import Event, Recorded, Tell, record
-from .semconv import COMMITS, CONVERSION_COMMIT, SPAN_OK
+from .semconv import CONVERSION_COMMIT, SPAN_OK
 from .stats import QUEUE_FULL, UNDELIVERED, ProviderStats
 from .storage import Storage
 from .telemetry import Telemetry
-from .values import unix_nano
+from .values import commit, unix_nano
 
 SECONDS_TO_READ = 1.0
 """Neither a reload nor the numbers wait longer for what was recorded before to be read."""
@@ -185,8 +187,11 @@ class Pipeline:
         return event
 
     def _waits(self, recorded: Recorded) -> bool:
-        commit = recorded.attributes.get(CONVERSION_COMMIT)
-        return (commit if commit in COMMITS else self.settings.commit) == SPAN_OK
+        chosen = self.settings.commit
+        if (own := recorded.attributes.get(CONVERSION_COMMIT)) is not None:
+            with suppress(Unusable):
+                chosen = commit(own)
+        return chosen == SPAN_OK
 
     def _check_fork(self) -> None:
         """Start from zero in a forked child, once it has work: uWSGI runs no fork hooks, and gevent may come later."""
