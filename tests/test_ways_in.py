@@ -189,6 +189,14 @@ def test_track_returns_a_bool_and_never_raises(user_data: Any, sandbox: Sandbox)
     assert isinstance(eventflows.tracker.track("Purchase", user_data=user_data, properties={"value": 1}), bool)
 
 
+def test_tracks_providers_may_be_one_string(sandbox: Sandbox) -> None:
+    eventflows.configure(four(sandbox.url))
+    eventflows.tracker.track("Lead", properties=PURCHASE, exclude_providers="meta, ga4", event_id="1")
+    eventflows.tracker.track("Lead", properties=PURCHASE, providers="meta", event_id="2")
+    assert eventflows.force_flush(10_000)
+    assert arrived(sandbox) == {"tiktok": 1, "reddit": 1, "meta": 1}
+
+
 def test_destinations_are_filtered_per_event_and_per_provider(sandbox: Sandbox) -> None:
     """By id or by type, with the reason counted."""
     from dataclasses import replace

@@ -68,8 +68,8 @@ class Tracker:
         properties: Mapping[str, Any] | None = None,
         event_type: EventType | str | None = None,
         event_id: str | None = None,
-        exclude_providers: Iterable[str] | None = None,
-        providers: Iterable[str] | None = None,
+        exclude_providers: Iterable[str] | str | None = None,
+        providers: Iterable[str] | str | None = None,
         timestamp: int | None = None,
     ) -> bool:
         """Record a conversion. Never raises and never waits.
@@ -80,7 +80,7 @@ class Tracker:
             properties: `value`, `currency`, the other semantic attributes, and custom data.
             event_type: Without it the name decides; an unknown name is custom.
             event_id: The id by which platforms deduplicate.
-            providers: Only these, by id or type; `exclude_providers` all but these.
+            providers: Only these, by id or type; `exclude_providers` all but these. One string may hold several, with commas.
             timestamp: Unix time in nanoseconds; None is now.
 
         Returns:
@@ -95,8 +95,8 @@ class Tracker:
             told = (
                 (sc.CONVERSION_TYPE, event_type.value if isinstance(event_type, EventType) else event_type),
                 (sc.CONVERSION_ID, event_id),
-                (sc.CONVERSION_PROVIDERS, list(providers) if providers is not None else None),
-                (sc.CONVERSION_EXCLUDE_PROVIDERS, list(exclude_providers) if exclude_providers else None),
+                (sc.CONVERSION_PROVIDERS, _names(providers)),
+                (sc.CONVERSION_EXCLUDE_PROVIDERS, _names(exclude_providers)),
             )
             attributes.update((key, value) for key, value in told if value is not None)
             return pipeline.leave(name, attributes, timestamp)
@@ -128,6 +128,10 @@ class Tracker:
             else:
                 self._own = Pipeline(config.settings(self._providers))
         return self._own
+
+
+def _names(given: Iterable[str] | str | None) -> list[str] | str | None:
+    return given if given is None or isinstance(given, str) else list(given)
 
 
 def _attributes(user_data: Mapping[str, Any]) -> dict[str, Any]:
