@@ -53,7 +53,7 @@ LAYERS = [
     {"provider_settings", "stored"},
     {"spool"},
     {"capture", "commit", "providers.base", "request"},
-    {"providers.ga4_validation", "spans"},
+    {"providers.ga4_validation", "spans", "others"},
     {"providers", *(f"providers.{name}" for name in BUILT_IN), "visitor"},
     {"routing", "transport", "context", "pace", "provider_list"},
     {"model"},

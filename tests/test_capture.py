@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eventflows import pii, values
@@ -19,8 +19,10 @@ from eventflows import semconv as sc
 from eventflows.capture import Rules, capture, conversion_of, recognise
 from eventflows.conversion import Conversion, EventType, Item
 from eventflows.names import ByName
-from eventflows.sealing import Event, event_of, record, seal, shown
+from eventflows.others import shown
+from eventflows.sealing import Event, event_of, record, seal
 from eventflows.stored import dump, load
+from eventflows.told import Told
 from tests.conftest import CANARIES, PERSON
 
 NOW = 1_795_455_900_123_456_789
@@ -371,6 +373,40 @@ def test_what_others_see_makes_the_same_conversion_elsewhere() -> None:
     here = conversion_of(event)
     assert here == captured(**shown(event, "p"))
     assert here == conversion_of(load(dump(event)))
+
+
+VISITOR = {
+    "client.address": "203.0.113.9",
+    "user_agent.original": "Mozilla/5.0",
+    "url.full": "https://shop.example/",
+    "session.id": "s-1",
+    "user.id": "u-1",
+    "conversion.click.fbc": "fb.1.1795430000000.abc",
+    "conversion.click.ttclid": "E.C.P.abc",
+    "conversion.consent.ad_storage": False,
+}
+TELLING = st.sampled_from([*VISITOR, "ip_address", "user_agent", "url", "conversion.action_source"])
+TEXTS = st.sampled_from(
+    ["", " ", "x", "granted", "denied", "203.0.113.9", "198.51.100.4", "Mozilla/5.0", "website", "phone_call"]
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    st.dictionaries(
+        TELLING, st.one_of(TEXTS, st.just("https://shop.example/?ttclid=own"), st.booleans(), st.lists(TEXTS))
+    ),
+    st.sets(st.sampled_from(list(VISITOR))),
+)
+def test_a_record_tells_of_the_visitor_what_the_conversion_takes_from_it(
+    given: dict[str, Any], known: set[str]
+) -> None:
+    """Nothing where the request is another person's, and what the event has of its own only where that can be read."""
+    assume(len({sc.ALIASES.get(key, key) for key in given}) == len(given))
+    around = Told.of({key: VISITOR[key] for key in known})
+    event = seal(event_of(record("Purchase", {**given, "order_id": "1"}, NOW, around), EventType.PURCHASE))
+    here, there = conversion_of(event), captured(**shown(event, "p", around=True))
+    assert here._replace(left_out=()) == there._replace(left_out=())
 
 
 @settings(max_examples=500, deadline=None)

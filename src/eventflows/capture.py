@@ -12,10 +12,10 @@ from typing import Any
 from . import persons, values
 from . import semconv as sc
 from .conversion import Consent, Conversion, Device, EventType, Identifiers, Item, Request
-from .cookies import clicks_of_query
+from .cookies import clicks_of_url
 from .errors import Unusable
 from .names import ByName
-from .pii import FORMS, contains_email
+from .pii import FORMS
 from .sealing import Event, digests, event_of, record, shown_name, treatments
 from .told import NOTHING_TOLD, Told
 
@@ -190,7 +190,8 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
             elif place == _PROPERTY:
                 properties[key] = reader(value)
             elif place == _CLICK:
-                clicks[more] = reader(value)
+                if (clean := reader(value)) != "":
+                    clicks[more] = clean
             elif place == _DIGESTS:
                 found = reader(value)
                 sealed[more] = tuple(dict.fromkeys((*sealed[more], *found))) if more in sealed else found
@@ -201,9 +202,9 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
             if place >= _CONSENT:
                 fields[place] = False  # a choice that cannot be read is not taken for a yes
     if (url := fields[_URL]) is not None and "?" in url:
-        for click, value in clicks_of_query(url.partition("?")[2].partition("#")[0]).items():
+        for click, value in clicks_of_url(url).items():
             clicks.setdefault(click, value)
-    if (around := told.attributes) and not _is_anothers(around, fields):
+    if (around := told.attributes) and not is_anothers(around, fields[_SOURCE], fields[_AGENT], fields[_ADDRESS]):
         user_id = user_id or around.get(sc.USER_ID)
         _complete(around, fields, clicks)
     if user_id:
@@ -232,17 +233,20 @@ def _pieces(items: tuple[Item, ...]) -> int:
     return count
 
 
-def _is_anothers(around: Mapping[str, Any], fields: list[Any]) -> bool:
-    """Whether what surrounds the event is another person's request than the event is about.
+def is_anothers(around: Mapping[str, Any], source: str | None, agent: str | None, address: str | None) -> bool:
+    """Whether what surrounds an event is another person's request than the event is about.
 
     That is so for a sale that was not made on the web (the request is the clerk's), and where the event brings the user agent
     or else the address of somebody else.
+
+    Args:
+        source, agent, address: What the event brings: its action source, user agent and client address.
     """
-    if fields[_SOURCE] not in _WEB:
+    if source is not None and source not in _WEB:
         return True
-    for key, place in ((sc.USER_AGENT, _AGENT), (sc.CLIENT_ADDRESS, _ADDRESS)):
-        if fields[place] is not None and key in around:
-            return bool(fields[place] != around[key])
+    for key, own in ((sc.USER_AGENT, agent), (sc.CLIENT_ADDRESS, address)):
+        if own is not None and key in around:
+            return bool(own != around[key])
     return False
 
 
@@ -253,24 +257,3 @@ def _complete(around: Mapping[str, Any], fields: list[Any], clicks: dict[str, st
             clicks.setdefault(name, around[key])
         elif place >= 0 and fields[place] is _BLANK[place]:
             fields[place] = around[key]
-
-
-# --- what others must not see
-
-
-def without_persons(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes without those that hold a person raw: what others may see of a conversion that was not captured."""
-    return {
-        key: value
-        for key, value in attributes.items()
-        if key not in sc.SEALED_ATTRIBUTES and key != sc.USER_ID and sc.event_key(key) not in sc.PERSONAL_KEYS
-    }
-
-
-def names_a_person(text: object, attributes: Mapping[str, Any]) -> bool:
-    """Whether a text, or a map written out as one, holds an e-mail address or a personal value that the attributes hold too."""
-    written = str(text).casefold()
-    if contains_email(written):
-        return True
-    raw = (one for key in sc.SEALED_ATTRIBUTES if key in attributes for one in persons.listed(attributes[key]))
-    return any(str(one).strip().casefold() in written for one in raw if len(str(one).strip()) > 2)

@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind
 
 from . import semconv as sc
 from .commit import UnitOfWork
-from .cookies import clicks_of_cookies, clicks_of_query
+from .cookies import clicks_of_cookies, clicks_of_url
 from .errors import Unusable
 from .proxies import Network, client_address
 from .request import READERS
@@ -257,7 +257,7 @@ def _take(found: dict[str, Any], attributes: Mapping[str, Any], trusted: Sequenc
             except Unusable:
                 continue
     if http and (url := found.get(sc.URL_FULL)):
-        for name, value in clicks_of_query(url.partition("?")[2]).items():
+        for name, value in clicks_of_url(url).items():
             found.setdefault(sc.CONVERSION_CLICK + name, value)
     if cookie := attributes.get(_COOKIE):
         with suppress(Unusable):

@@ -60,6 +60,11 @@ def clicks_of_query(query: str) -> dict[str, str]:
     return found
 
 
+def clicks_of_url(url: str | None) -> dict[str, str]:
+    """As `clicks_of_query`, of a whole URL."""
+    return clicks_of_query(url.partition("?")[2]) if url else {}
+
+
 def clicks_of_cookies(header: str) -> dict[str, str]:
     """Click ids of a raw `Cookie` header, by their names in `semconv.CLICK_IDS`; GA4 sessions as `ga_session_id.<stream>`.
 

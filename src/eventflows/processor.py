@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from . import config
-from .capture import names_a_person
 from .context import around, around_ended, follow
 from .log import Notices, logger
+from .others import names_a_person
 from .pipeline import Pipeline
 from .running import current, shared
 from .sdk import has_events

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .capture import recognise, without_persons
+from .capture import recognise
 from .conversion import EventType
 from .intake import Arrival
 from .log import Notices
 from .model import Settings
+from .others import shown, without_persons
 from .routing import Seen
-from .sealing import Event, Recorded, event_of, seal, shown
+from .sealing import Event, Recorded, event_of, seal
 from .semconv import RECORDED_BY
 
 MAX_LEFT_OUT = 200

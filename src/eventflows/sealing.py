@@ -298,6 +298,9 @@ def _unknown_form(_value: Any) -> Any:
     raise Unusable("not digests of a known form")
 
 
+_REFUSALS = (_forbidden, _email_as_name, _not_a_name, _unknown_form)
+"""For what nobody may see because of its name, whatever its value."""
+
 _BY_ATTRIBUTE: Mapping[str, Treatment] = {
     sc.URL_FULL: values.url,
     sc.REFERER: values.url,
@@ -339,20 +342,30 @@ _plans = ByName(_plan)
 
 # --- ids
 
-_IDS = (sc.CONVERSION_ID, *(alias for alias, name in sc.ALIASES.items() if name == sc.CONVERSION_ID))
-_ORDER_IDS = (sc.CONVERSION_ORDER_ID, *(alias for alias, name in sc.ALIASES.items() if name == sc.CONVERSION_ORDER_ID))
+
+def spellings(attribute: str) -> tuple[str, ...]:
+    """The names under which an attribute may be given."""
+    return (attribute, *(alias for alias, name in sc.ALIASES.items() if name == attribute))
 
 
-def _identifier(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    """The first of these attributes that is a text, and no e-mail address."""
+def read_first(attributes: Mapping[str, Any], names: tuple[str, ...], reader: Callable[[object], Any]) -> Any:
+    """The first of these attributes that can be read so, or None."""
     for name in names:
         value = attributes.get(name)
         if value is not None and value != "":
             try:
-                return values.identifier(value) or None
+                return None if (found := reader(value)) == "" else found
             except Unusable:
                 continue
     return None
+
+
+_IDS, _ORDER_IDS = spellings(sc.CONVERSION_ID), spellings(sc.CONVERSION_ORDER_ID)
+
+
+def _identifier(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    found: str | None = read_first(attributes, names, values.identifier)
+    return found
 
 
 def _default_id(name: str, event_type: EventType, order_id: str | None) -> str:
@@ -360,25 +373,3 @@ def _default_id(name: str, event_type: EventType, order_id: str | None) -> str:
     if order_id:
         return f"{name if event_type is EventType.CUSTOM else event_type._value_}-{order_id}"
     return secrets.token_hex(16)
-
-
-# --- what others see
-
-
-def shown(event: Event, recorded_by: str, *, around: bool = False) -> dict[str, Any]:
-    """The attributes of a sealed event for others: all that it takes to read the same conversion elsewhere.
-
-    Args:
-        recorded_by: Names the pipeline that has the event already.
-        around: Add what the visitor's request tells, which belongs on log records and never on spans.
-    """
-    attributes = event.attributes
-    if around and (surroundings := event.around.attributes):
-        own = {sc.ALIASES.get(key, key) for key in attributes}
-        attributes = {**{key: value for key, value in surroundings.items() if key not in own}, **attributes}
-    return {
-        **attributes,
-        sc.CONVERSION_ID: event.id,
-        sc.CONVERSION_TYPE: event.type.value,
-        sc.RECORDED_BY: recorded_by,
-    }
