@@ -222,7 +222,15 @@ def test_no_attribute_carries_an_email_in_a_sealed_event(attribute: str) -> None
         f"https://a.example/{MAIL}?m={MAIL}",
     )
     items = [{"id": MAIL, "name": MAIL, MAIL: 1, "more": [{MAIL: MAIL}]}]
-    values = [*texts, list(texts), {MAIL: MAIL}, items, json.dumps(items), json.dumps(items).replace("@", "%40")]
+    values = [
+        *("", None, 0, []),
+        *texts,
+        list(texts),
+        {MAIL: MAIL},
+        items,
+        json.dumps(items),
+        json.dumps(items).replace("@", "%40"),
+    ]
     if attribute in ("conversion.items", "items", "contents", "products"):  # which are read as JSON
         values.append(json.dumps(items).replace("@", "\\u0040"))
     for value in values:

@@ -130,7 +130,7 @@ def _step(key: Any) -> _Step:
         part, name, reader = known
         return key, _PLACES[part, name], reader, attribute
     if isinstance(key, str):
-        if key.startswith(sc.CONVERSION_CLICK):
+        if key.startswith(sc.CONVERSION_CLICK) and treatments[key] is values.custom:
             return key, _CLICK, values.click_id, key[len(sc.CONVERSION_CLICK) :]
         if key.startswith(sc.SEALED) and (form := key[len(sc.SEALED) :]) in FORMS:
             return key, _DIGESTS, _digests, form

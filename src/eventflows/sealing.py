@@ -199,7 +199,7 @@ def seal(event: Event, default_country: str | None = None) -> Event:
     sealed, ids = persons.sealed(attributes, held, default_country, left_out)
     for key, treatment in others:
         value = attributes[key]
-        if value is None:
+        if value is None or (value == "" and treatment in _REFUSALS):
             continue
         try:
             clean[key] = treatment(value) if value != "" else value
