@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 import eventflows
+from eventflows import journal, journals
 from eventflows.cli import main
 from eventflows.sandbox import Sandbox
 from tests.conftest import CANARIES, PERSON, environment, four
@@ -200,3 +204,82 @@ def test_the_console_script_helps(folder: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert done.stdout.count("delivered") == 4
+
+
+# --- what cannot be read
+
+
+@pytest.fixture
+def spoiled(folder: Path) -> Path:
+    """Before the journal there is one that is damaged, and the first dead letter's event cannot be read."""
+    (folder / "0.journal").write_bytes(b"nonsense" * 1_000)
+    (path,) = (path for path in journals.files(folder) if path.name != "0.journal")
+    db = sqlite3.connect(path)
+    db.execute("UPDATE history SET body = 'nonsense' WHERE seq = (SELECT min(seq) FROM history WHERE body IS NOT NULL)")
+    db.commit()
+    db.close()
+    return folder
+
+
+def test_a_person_is_erased_from_what_can_be_read_and_what_cannot_is_said(spoiled: Path, capsys: Any) -> None:
+    assert main(["erase", "--user", "zoe.canary@example.com", "--yes"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "1 event erased.\n"
+    assert said.err.count("not all of") == 2
+    assert f"{spoiled / '0.'}" in said.err
+
+
+def test_purge_goes_on_after_what_cannot_be_read(spoiled: Path, capsys: Any) -> None:
+    assert run(capsys, "dead-letters", "purge", "--older-than", "1ms", "--yes") == (1, "2 events purged.\n")
+
+
+def test_dead_letters_that_cannot_be_read_keep_nobody_from_the_others(spoiled: Path, capsys: Any) -> None:
+    code, told = run_json(capsys, "dead-letters", "replay", "--all", "--timeout", "5s")
+    assert code == 1
+    assert {(one["id"], one["status"]) for one in told} >= {("purchase-2", "not sent"), ("old", "expired")}
+    code, (shown,) = run_json(capsys, "dead-letters", "show", "purchase-2")
+    assert (code, shown["event"]) == (0, "nonsense")
+
+
+def test_what_is_told_without_a_damaged_journal_is_told_with_a_warning(
+    spoiled: Path, capsys: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else an order that is in there would be said never to have been recorded, and nobody would know better."""
+    assert run(capsys, "show", "4711")[0] == 1
+    assert f"{spoiled / '0.journal'} cannot be read" in caplog.text
+    eventflows.configure(four(), sending_queue={"storage": str(spoiled)})
+    eventflows.get_tracer("shop").add_event("Lead", GOOD)
+    eventflows.shutdown(0)
+    caplog.clear()
+    assert run(capsys, "show", "4711")[0] == 1
+    assert f"{spoiled / '0.damaged'} cannot be read" in caplog.text
+
+
+def test_an_outcome_of_a_replay_that_cannot_be_written_says_so(
+    folder: Path, sandbox: Sandbox, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform has it, so the others must go on, and whoever repeats it must know."""
+    monkeypatch.setattr(journal, "BUSY_SECONDS", 0.01)
+    (path,) = journals.files(folder)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    code, told = run_json(capsys, "dead-letters", "replay", "--all", "--timeout", "5s")
+    db.close()
+    assert code == 1
+    written = [one["reason"] for one in told if one["status"] != "not sent"]
+    assert len(written) == 3
+    assert all("not written to the storage" in reason for reason in written)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("command", [["show", "1"], ["report", "-"], ["erase", "--user", "x", "--yes"]])
+def test_who_may_not_read_the_folder_is_told_so_and_not_that_nothing_is_there(command: list[str]) -> None:
+    program = (
+        "import os, sys\nfrom eventflows.cli import main\n"
+        "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\nsys.exit(main(sys.argv[1:]))"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # which nobody else may look into
+        given = [sys.executable, "-c", program, *command, "--storage", folder]
+        done = subprocess.run(given, env=environment(), input="", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "not yours to read" in done.stderr

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -23,6 +24,7 @@ from .pii import seal_all
 from .providers.base import Provider
 from .routing import filtered
 from .sealing import Event
+from .stats import UNREADABLE
 from .stored import load
 from .transport import open_transport
 
@@ -103,14 +105,17 @@ def _replay(
     entries: list[Entry] = []
     of_entry: dict[int, DeadLetter] = {}
     for letter in letters:
-        conversion = settings.consent.effective(conversion_of(load(letter.told.body or "")))
+        try:
+            conversion = settings.consent.effective(conversion_of(load(letter.told.body or "")))
+        except Exception:  # noqa: BLE001 reason: whatever stands in a file that others can write
+            yield Replayed(letter, direct.NOT_SENT, UNREADABLE)
+            continue
         source = source_of(conversion, None, len(of_entry))
         why = filtered(provider, conversion, send_synthetic=settings.send_synthetic, resource=resource)
         result = NotSent("filtered", why) if why else encode(provider, conversion, now, source)
         if isinstance(result, NotSent):
-            if not dry_run:
-                _write(letter, result.status, result.reason, 0)
-            yield Replayed(letter, result.status, result.reason)
+            known = Replayed(letter, result.status, result.reason)
+            yield known if dry_run else _written(known, 0)
         elif dry_run:
             yield Replayed(letter, "ready")
         else:
@@ -121,16 +126,20 @@ def _replay(
     transport = open_transport(provider.METHOD, settings.transport(provider))
     try:
         for settled, attempts, *_ in direct.send(provider, entries, transport, settings.lane(provider).retry, deadline):
-            letter = of_entry[settled.entries[0].source.seq]
-            if settled.status != direct.NOT_SENT:
-                _write(letter, settled.status, settled.reason, attempts)
-            yield Replayed(letter, settled.status, settled.reason)
+            known = Replayed(of_entry[settled.entries[0].source.seq], settled.status, settled.reason)
+            yield known if settled.status == direct.NOT_SENT else _written(known, attempts)
     finally:
         transport.close()
 
 
-def _write(letter: DeadLetter, status: str, reason: str, attempts: int) -> None:
-    journals.resettle(letter.told.path, letter.told.seq, letter.provider, status, reason, attempts)
+def _written(known: Replayed, attempts: int) -> Replayed:
+    """Write an outcome down; where that is not possible, it says so."""
+    told = known.letter.told
+    try:
+        journals.resettle(told.path, told.seq, known.letter.provider, known.status, known.reason, attempts)
+    except (sqlite3.Error, OSError) as problem:
+        return replace(known, reason=f"{known.reason} (not written to the storage: {problem})".lstrip())
+    return known
 
 
 # --- comparing with real orders

@@ -7,13 +7,13 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
 from . import spool
-from .journal import SUFFIX, Journal, connect
+from .journal import DAMAGED, SUFFIX, Journal, connect
 from .lifecycle import give_way, still_at_fork
 from .log import Notices, logger
 from .spool import private
@@ -81,7 +81,7 @@ def _say_why_not(path: Path, problem: Exception) -> None:
             f"open {path}", "%s cannot be opened now (%s), what it holds waits. Mend the folder", path, problem
         )
         return
-    aside = path.with_suffix(".damaged")
+    aside = path.with_suffix(DAMAGED)
     with suppress(OSError):
         for end in ("-wal", ""):  # together, as the latest events are in the log
             if (part := Path(f"{path}{end}")).exists():
@@ -105,16 +105,22 @@ def owes(path: Path) -> bool:
         return True  # whoever takes it will see
 
 
+def each(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Journal]:
+    """Take over one journal after the other that nobody holds, and give each back."""
+    done: set[Path] = set()  # as one may stay wanted, whose files cannot be removed
+    while (found := take(folder, lambda path: path not in done and wanted(path))) is not None:
+        done.add(found.path)
+        try:
+            yield found
+        finally:
+            give_back(found)
+
+
 def forget(folder: Path, retention: float) -> None:
     """Forget what is older than so many seconds in the journals that nobody holds, and so nobody tidies."""
     before = time.time_ns() - int(retention * 1e9)
-    done: set[Path] = set()
-    while (found := take(folder, lambda path: path not in done and _knows_older(path, before))) is not None:
-        done.add(found.path)
-        try:
-            found.tidy(retention)
-        finally:
-            give_back(found)
+    for found in each(folder, lambda path: _knows_older(path, before)):
+        found.tidy(retention)
 
 
 def _knows_older(path: Path, before: int) -> bool:
@@ -126,8 +132,8 @@ def _knows_older(path: Path, before: int) -> bool:
 
 def bring_in(folder: Path) -> None:
     """Have the journals hold what dead processes left in their spools."""
-    while (found := take(folder, lambda path: spool.size(path) > 0)) is not None:
-        give_back(found)
+    for _ in each(folder, lambda path: spool.size(path) > 0):
+        pass
 
 
 def create(folder: Path) -> Journal:

@@ -29,6 +29,8 @@ from .spool import GROWN_BYTES, Line, Spool, private
 from .stored import dump, unpack
 
 SUFFIX = ".journal"
+DAMAGED = ".damaged"
+"""The suffix of one that was put aside."""
 DEAD = ("refused", "expired", "dropped")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
@@ -369,6 +371,11 @@ def connect(path: Path, *, writable: bool = True, busy_seconds: float | None = N
             "PRAGMA synchronous = NORMAL"
         )  # survives the death of the process; of the machine, but for the last moments
     return db
+
+
+def is_made(db: sqlite3.Connection) -> bool:
+    """Whether a journal has all its tables; one that its process is about to make has not yet."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'erased'").fetchone() is not None
 
 
 @contextmanager

@@ -90,6 +90,8 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     folder = Path(given)
     if not folder.is_dir():
         raise ConfigurationError(f"--storage: {str(given)!r} is no folder")
+    if not os.access(folder, os.R_OK | os.X_OK):  # to look for files in it would find none, and say nothing
+        raise ConfigurationError(f"--storage: {str(given)!r} is not yours to read")
     return folder
 
 

@@ -7,15 +7,16 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from .. import history, journals
 from ..checks import seconds
 from ..errors import ConfigurationError
 from ..history import LOST, OUTCOMES, DeadLetter
-from ..journals import Told
+from ..journals import Told, Unread
 from . import output
 from .given import STORAGE, add_config, add_json, default_country_of, folder_of, is_configured, settings_of
 
@@ -124,11 +125,11 @@ def _show_letter(arguments: argparse.Namespace) -> int:
         print(f"eventflows: there is no dead letter {arguments.id!r}", file=sys.stderr)
         return 1
     if arguments.json:
-        output.print_json([{**_told_json(told), "event": json.loads(told.body or "{}")} for told in letters])
+        output.print_json([{**_told_json(told), "event": _sealed(told)} for told in letters])
         return 0
     for told in letters:
         _print_told(told)
-        print(json.dumps(json.loads(told.body or "{}"), ensure_ascii=False, indent=2))
+        print(json.dumps(_sealed(told), ensure_ascii=False, indent=2))
     return 0
 
 
@@ -160,7 +161,7 @@ def _purge(arguments: argparse.Namespace) -> int:
     before = time.time_ns() - int(seconds("--older-than", arguments.older_than) * 1e9)
     if not _confirmed(arguments, f"Forget the dead letters recorded before {output.as_time(before)}?"):
         return 1
-    return _print_count(arguments, "purged", journals.purge(folder, before))
+    return _print_count(arguments, "purged", lambda unread: journals.purge(folder, before, unread))
 
 
 # --- history
@@ -242,7 +243,8 @@ def _erase(arguments: argparse.Namespace) -> int:
     if country is None and is_configured(arguments):
         country = default_country_of(arguments)
     digests, plain = history.digests_of(arguments.user, country)
-    return _print_count(arguments, "erased", journals.erase(folder, history.is_of(digests, plain)))
+    meant = history.is_of(digests, plain)
+    return _print_count(arguments, "erased", lambda unread: journals.erase(folder, meant, unread))
 
 
 # --- output
@@ -252,12 +254,24 @@ def _confirmed(arguments: argparse.Namespace, question: str) -> bool:
     return output.confirmed(question, yes=arguments.yes, refuse=ConfigurationError)
 
 
-def _print_count(arguments: argparse.Namespace, what: str, count: int) -> int:
+def _print_count(arguments: argparse.Namespace, what: str, do: Callable[[Unread], int]) -> int:
+    unread: dict[Path, str] = {}
+    count = do(lambda path, problem: unread.update({path: str(problem) or type(problem).__name__}))
     if arguments.json:
         output.print_json({what: count})
     else:
         print(f"{count} {'event' if count == 1 else 'events'} {what}.")
-    return 0
+    for path, problem in unread.items():
+        print(f"eventflows: not all of {path} could be read ({problem}): it may hold more", file=sys.stderr)
+    return 1 if unread else 0
+
+
+def _sealed(told: Told) -> Any:
+    """The sealed event; as it stands there, where it cannot be read."""
+    try:
+        return json.loads(told.body or "{}")
+    except ValueError:
+        return told.body
 
 
 def _letter_json(letter: DeadLetter) -> dict[str, Any]:
