@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 import pytest
 
 import eventflows
-from eventflows import GA4Provider, MetaProvider, outbox
+from eventflows import GA4Provider, MetaProvider, backlog, journal, journals, lane, outbox, storage
+from eventflows.mapping import Entry
 from eventflows.pace import Pace
 from eventflows.pipeline import Pipeline
+from eventflows.providers.base import Response
 from eventflows.retry import RetryPolicy, retry_after_seconds
 from eventflows.sandbox import Sandbox
 
@@ -323,3 +325,87 @@ def test_a_platforms_idle_connection_that_was_closed_costs_nothing(sandbox: Sand
         assert eventflows.force_flush(5_000)
         assert [entry["event"]["event_id"] for entry in again.events("meta")] == ["second"]
     assert pipeline.stats()["meta"].delivered == 2
+
+
+class Unforeseen(MetaProvider):
+    """A provider of somebody's own that answers with what is no outcome where the event says so."""
+
+    def outcomes(self, response: Response, batch: Sequence[Entry]) -> list[Any]:
+        told = super().outcomes(response, batch)
+        return [None if b'"wrong"' in entry.content else one for entry, one in zip(batch, told, strict=True)]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_nobody_foresaw_costs_one_request_and_says_so(
+    stored: bool, sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its events have an outcome, and the lane goes on."""
+    provider = Unforeseen("123", "abc", endpoint=f"{sandbox.url}/meta")
+    queue = {"num_consumers": 1, **({"storage": str(tmp_path)} if stored else {})}
+    pipeline = eventflows.configure([provider], sending_queue=queue)
+    for event_id in ("wrong", "right"):
+        record(event_id=event_id)
+        assert eventflows.force_flush(5_000)
+    stats = pipeline.stats()["meta"]
+    assert (stats.delivered, stats.dropped) == (1, {"internal error (AttributeError)": 1})
+    assert adds_up(stats)
+    assert "meta: internal error (AttributeError)" in caplog.text
+    if stored:
+        assert {told.id: told.outcomes["meta"][0] for told in journals.told(tmp_path)} == {
+            "wrong": "dropped",
+            "right": "delivered",
+        }
+
+
+@pytest.mark.parametrize("where", ["_follow", "_load"])
+def test_what_nobody_foresaw_after_an_answer_does_not_take_the_outcomes_back(
+    where: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [1]
+
+    def failing(*given: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise ZeroDivisionError
+        return works(*given)
+
+    owner: Any = outbox.Outbox if where == "_follow" else lane.Lane
+    works = getattr(owner, where)
+    monkeypatch.setattr(owner, where, failing)
+    monkeypatch.setattr(backlog.Backlog, "waits", True)
+    monkeypatch.setattr(MetaProvider, "MAX_BATCH", 1)
+    provider = MetaProvider("123", "abc", endpoint=f"{sandbox.url}/meta")
+    pipeline = eventflows.configure([provider], sending_queue={"num_consumers": 1})
+    record(3)  # two others are pending meanwhile
+    pipeline.force_flush(500)
+    monkeypatch.undo()
+    record(2)
+    assert eventflows.force_flush(5_000)
+    stats = pipeline.stats()["meta"]
+    assert (stats.captured, stats.delivered, stats.pending) == (5, 5, 0)
+    assert not failures
+
+
+def test_an_outcome_that_cannot_be_written_for_what_nobody_foresaw_is_counted(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And written later."""
+    monkeypatch.setattr(storage, "SCAN_SECONDS", 0.05)
+    write, failures = journal.Journal._write, [1, 2]
+
+    def failing(*given: Any) -> None:
+        if failures:
+            failures.pop()
+            raise ZeroDivisionError
+        write(*given)
+
+    monkeypatch.setattr(journal.Journal, "_write", failing)
+    provider = MetaProvider("123", "abc", endpoint=f"{sandbox.url}/meta")
+    pipeline = eventflows.configure([provider], sending_queue={"storage": str(tmp_path)})
+    record(3)
+    assert eventflows.force_flush(5_000)
+    assert pipeline.stats()["meta"].delivered == 3
+    deadline = time.monotonic() + 10
+    while not all(told.outcomes["meta"][0] == "delivered" for told in journals.told(tmp_path)):
+        assert time.monotonic() < deadline, "they are not written"
+        time.sleep(0.02)

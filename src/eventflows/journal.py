@@ -95,7 +95,7 @@ class _Outcomes:
     provider: str
     rows: Sequence[Row]
     done: bool = False
-    problem: sqlite3.Error | None = None
+    problem: Exception | None = None
 
 
 class Locked(sqlite3.OperationalError):
@@ -195,10 +195,10 @@ class Journal:
         with self._writing:
             if not mine.done:
                 together = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
-                problem: sqlite3.Error | None = None
+                problem: Exception | None = None
                 try:
                     self._write(together)
-                except sqlite3.Error as raised:
+                except Exception as raised:  # noqa: BLE001 reason: the others who wait must know
                     problem = raised
                 except BaseException:  # a signal handler's; the next thread writes these
                     self._outcomes.extendleft(reversed(together))

@@ -12,10 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 
 from .delivery import Batch, Settled, Verdict, judge
+from .log import logger
 from .mapping import Entry
 from .pace import Pace
 from .providers.base import Provider, Response
@@ -31,7 +33,6 @@ IDLE_SECONDS = 5.0
 """A consumer without work ends after this time."""
 CLOSING_SECONDS = 1.0
 """The longest wait between two attempts while the lane closes, as its time is short."""
-FAILED_AT_SHUTDOWN = "shutdown after failed attempts: "
 FRESH_SECONDS = 0.5
 """A request that has waited longer for its turn is looked through again: who is in it may have been erased."""
 RECOVERED = "recovered"
@@ -40,7 +41,7 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Work:
-    """One request to be sent.
+    """One request to be sent, with those of its events that are still to be seen to.
 
     Attributes:
         since: When its first attempt failed, on the monotonic clock.
@@ -197,8 +198,7 @@ class Outbox:
         """Take no more after this; `deadline` (of `time.monotonic`) is that of `join`."""
         with self._lock:
             self._closing, self._deadline, self._not_before = True, deadline, 0.0
-            self._ready.extend(work for _, _, work in sorted(self._later))
-            self._later.clear()
+            self._ready.extend(self._waiting())
             self._call_all()
 
     def join(self, deadline: float) -> None:
@@ -217,7 +217,8 @@ class Outbox:
             self._call_all()
             unsent = self._waiting()
         for work in unsent:
-            self._hooks.left(work.batch.entries, FAILED_AT_SHUTDOWN + self._problem if self._problem else UNDELIVERED)
+            reason = f"shutdown after failed attempts: {self._problem}" if self._problem else UNDELIVERED
+            self._hooks.left(work.batch.entries, reason)
 
     def wait_answered(self) -> None:
         """After `join`: wait for the answers that are still to come, as long as a request may take."""
@@ -242,6 +243,8 @@ class Outbox:
             while (work := self._next(wait=wait)) is not None:
                 try:
                     self._send(work)
+                except Exception as problem:  # noqa: BLE001 reason: nobody else sees to these, and the thread must go on
+                    self._lose(work, problem)
                 finally:
                     with self._lock:
                         self._sending -= 1
@@ -249,6 +252,13 @@ class Outbox:
                             self._call_all()
                 if not wait and self._streak:
                     return  # this thread is somebody's who waits: no further request for a platform that does not answer
+
+    def _lose(self, work: Work, problem: Exception) -> None:
+        """Drop what has no outcome of a request that met what nobody foresaw; its text may hold values of an event."""
+        kind = type(problem).__name__
+        logger.error("%s: internal error (%s) while a request was seen to", self._provider.name, kind)
+        with suppress(Exception):
+            self._hooks.settle([Settled(work.batch.entries, "dropped", f"internal error ({kind})")], work.failures + 1)
 
     def _next(self, *, wait: bool) -> Work | None:
         """The next request that may go out; None where the thread has no more to do."""
@@ -302,9 +312,8 @@ class Outbox:
         """How long the lane as a whole has to wait before its next request; 0 or less where it may go."""
         if self._broken and self._sending:
             return IDLE_SECONDS  # the probe is under way; its end wakes us
-        if self._pace is None or self._closing:
-            return self._not_before - now
-        return max(self._not_before - now, self._pace.seconds(now))
+        paced = self._pace.seconds(now) if self._pace is not None and not self._closing else 0.0
+        return max(self._not_before - now, paced)
 
     @property
     def _broken(self) -> bool:
@@ -330,6 +339,7 @@ class Outbox:
         if exchange is not None:
             exchange.answered(response, verdict)
         if verdict.settled:
+            work.batch = batch.of([*verdict.later, *verdict.paused, *chain.from_iterable(verdict.again)])
             self._hooks.settle(verdict.settled, work.failures + 1)
         if not self._follow(work, verdict, response) and exchange is not None:
             exchange.over()
@@ -359,14 +369,13 @@ class Outbox:
             if verdict.later:
                 self._streak += 1
                 self._problem = verdict.reason
-                failures, since = work.failures + 1, work.since or now
-                failed = Work(work.batch.of(verdict.later), failures, since, work.started)
-                seconds, asked = self._policy.wait(failures, response.retry_after), response.retry_after or 0.0
+                failed = Work(work.batch.of(verdict.later), work.failures + 1, work.since or now, work.started)
+                seconds, asked = self._policy.wait(failed.failures, response.retry_after), response.retry_after or 0.0
                 if self._closing:
                     seconds = max(min(seconds, CLOSING_SECONDS, (self._deadline - now) / 2), asked)
                 if self._closing and failed.is_kept and (asked or not response.status or self._streak >= BREAK_AFTER):
-                    left.append((verdict.later, FAILED_AT_SHUTDOWN + verdict.reason))
-                elif self._policy.max_elapsed_time and now - since + seconds > self._policy.max_elapsed_time:
+                    left.append((verdict.later, f"shutdown after failed attempts: {verdict.reason}"))
+                elif self._policy.max_elapsed_time and now - failed.since + seconds > self._policy.max_elapsed_time:
                     left.append((verdict.later, f"given up after failed attempts: {verdict.reason}"))
                 else:
                     heapq.heappush(self._later, (now + seconds, next(self._order), failed))
@@ -379,9 +388,8 @@ class Outbox:
                 if self._denials == 1:
                     told = ("credentials", verdict.reason)
                 if self._closing:
-                    left.append(
-                        (verdict.paused, f"shutdown while the credentials or account are refused: {verdict.reason}")
-                    )
+                    reason = f"shutdown while the credentials or account are refused: {verdict.reason}"
+                    left.append((verdict.paused, reason))
                 else:
                     paused = work.batch.of(verdict.paused)
                     self._ready.appendleft(Work(paused, work.failures + 1, work.since or now, work.started))
@@ -393,6 +401,7 @@ class Outbox:
                 self._not_before, self._problem = 0.0, ""
             left += [(one.batch.entries, f"shutdown during an outage: {verdict.reason}") for one in self._given_up()]
             given_back = self._waiting() if self._retired else []
+            work.batch = work.batch.of(())  # it is seen to by others from here on
         for one in given_back:
             self._hooks.move(one.batch.entries)
         for entries, reason in left:

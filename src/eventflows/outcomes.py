@@ -35,9 +35,10 @@ class Outcomes:
         """Write rows to a journal, or remember to do so."""
         try:
             journal.settle(self._provider, rows)
-        except sqlite3.Error as problem:
+        except Exception as problem:  # noqa: BLE001 reason: they have their outcome, whatever the disk does
             self._unwritten.extend((journal, row) for row in rows)
-            self._notices.warn("write", UNWRITTEN, self._provider, problem, count=len(rows))
+            told = problem if isinstance(problem, sqlite3.Error) else type(problem).__name__
+            self._notices.warn("write", UNWRITTEN, self._provider, told, count=len(rows))
 
     def write_again(self) -> bool:
         """Write what could not be written before; True where all is written now."""
