@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import pytest
 
 import eventflows
-from eventflows import MetaProvider, lane
+from eventflows import MetaProvider, holding, journal, journals, lane
 from eventflows.conversion import Conversion
+from eventflows.routing import Seen
 from eventflows.sandbox import Sandbox
 from tests.conftest import four
 
 from .test_pipeline import adds_up, record
+from .test_storage import until
 
 
 class WithoutKeys(MetaProvider):
@@ -86,3 +88,74 @@ def test_a_lane_that_cannot_start_costs_no_other_lane_its_events(
     assert eventflows.force_flush(10_000)
     stats = pipeline.stats()["meta"]
     assert (stats.captured, stats.delivered) == (5, 2)
+
+
+def test_what_nobody_foresaw_in_a_lane_is_counted_there_with_a_reason(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And costs no other lane its events, wherever it happens."""
+
+    def failing(self: lane.Lane, *given: Any, **options: Any) -> Any:
+        if self.provider.name == where:
+            raise ZeroDivisionError("4711")
+        return works(self, *given, **options)
+
+    where, works = "meta", lane.Lane.written
+    pipeline = eventflows.configure(four(sandbox.url))
+    with monkeypatch.context() as patched:
+        patched.setattr(lane.Lane, "written", failing)
+        record(3)
+        assert eventflows.force_flush(10_000)
+    where, works = "tiktok", lane.Lane.offer
+    with monkeypatch.context() as patched:
+        patched.setattr(lane.Lane, "offer", failing)
+        record(2)
+        assert eventflows.force_flush(10_000)
+    stats = pipeline.stats()
+    assert all(adds_up(one) for one in stats.values())
+    assert stats["meta"].dropped == {"internal error (ZeroDivisionError)": 3}
+    assert [stats[name].delivered for name in ("meta", "ga4", "tiktok", "reddit")] == [2, 5, 3, 5]
+    assert "tiktok: internal error (ZeroDivisionError)" in caplog.text
+    assert "4711" not in caplog.text
+
+
+def test_what_cannot_be_brought_into_the_journal_for_what_nobody_foresaw_is_delivered_from_memory(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the intake's thread. On the main thread it may be the exception of a signal handler, which is the app's."""
+
+    def failing(*_: object) -> None:
+        raise ZeroDivisionError("4711")
+
+    pipeline = eventflows.configure(four(sandbox.url), sending_queue={"storage": str(tmp_path)})
+    monkeypatch.setattr(journal, "_row", failing)
+    record(3)
+    until(lambda: len(sandbox.events("meta")) == 3)
+    monkeypatch.undo()
+    assert eventflows.force_flush(10_000)
+    assert {one.delivered for one in pipeline.stats().values()} == {3}
+    assert "the storage takes nothing (ZeroDivisionError)" in caplog.text
+    assert "4711" not in caplog.text
+    eventflows.shutdown(5_000)
+    holding.bring_in(tmp_path)
+    assert list(journals.told(tmp_path)) == []
+
+
+def test_an_event_that_nobody_foresaw_costs_no_other_of_its_portion(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, failures = Seen.first, [1]
+
+    def failing(self: Seen, key: Any) -> bool:
+        if failures:
+            failures.pop()
+            raise ZeroDivisionError
+        return first(self, key)
+
+    pipeline = eventflows.configure(four(sandbox.url))
+    monkeypatch.setattr(Seen, "first", failing)
+    for event_id in ("first", "second", "third"):
+        record(event_id=event_id)
+    assert eventflows.force_flush(10_000)
+    assert {entry["event"]["event_id"] for entry in sandbox.events("meta")} == {"second", "third"}
+    assert pipeline.left_out == {("event", "ZeroDivisionError"): 1}

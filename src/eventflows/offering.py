@@ -14,7 +14,8 @@ from .capture import conversion_of
 from .conversion import Conversion
 from .intake import Arrival, Left
 from .lane import Lane
-from .mapping import Source, internal_error, source_of
+from .log import logger
+from .mapping import Entry, NotSent, Source, internal_error, source_of
 from .reader import Reader
 
 LanesOf = Callable[[str], Sequence[Lane]]
@@ -38,9 +39,21 @@ def _offer(arrivals: list[Arrival], reader: Reader, lanes: Sequence[Lane]) -> No
     offered = [(one.journal, one.seq) for one in arrivals if one.journal is not None]
     arrivals.clear()  # the more there is at once, the sooner the garbage collector goes over it
     for lane in lanes:
-        lane.offer(sources, lane.written(conversions, sources, now))
+        try:
+            lane.offer(sources, _written(lane, conversions, sources, now))
+        except Exception as problem:  # noqa: BLE001 reason: one lane must not cost the others their events
+            logger.error("%s: internal error (%s) in its queue", lane.provider.name, type(problem).__name__)
     for journal, seq in offered:
         journal.spool.offered(seq)
+
+
+def _written(
+    lane: Lane, conversions: Sequence[Conversion], sources: Sequence[Source], now: int
+) -> Sequence[Entry | NotSent | None]:
+    try:
+        return lane.written(conversions, sources, now)
+    except Exception as problem:  # noqa: BLE001 reason: they have an outcome all the same
+        return [internal_error(problem)] * len(sources)
 
 
 def _read(arrivals: Iterable[Arrival], reader: Reader, lanes: Sequence[Lane]) -> tuple[list[Conversion], list[Source]]:

@@ -77,10 +77,11 @@ class Reader:
                 event = self.event(one)
                 if one.tell is not None:
                     one.tell(event)
+                is_first = self.is_first(event)
             except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others of its batch
                 self.lose(problem)
                 continue
-            if self.is_first(event):
+            if is_first:
                 yield Arrival(event, owed=one.owed)
 
     def lose(self, problem: Exception) -> None:

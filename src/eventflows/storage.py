@@ -146,9 +146,13 @@ class Storage:
             self._locked_before = time.monotonic() + LOCKED_SECONDS
             self._notices.warn("locked", LOCKED, journal.path)
             raise
-        except (sqlite3.Error, OSError, ValueError) as problem:
+        except Exception as problem:
+            foreseen = isinstance(problem, (sqlite3.Error, OSError, ValueError))
+            if not foreseen and threading.current_thread() is threading.main_thread():
+                raise  # it may be a signal handler's, and then is the app's
             if self._closed and isinstance(problem, sqlite3.ProgrammingError):  # it was given back, with its spool
                 raise Locked from None
+            journal.spool.give_up([line for _, line in kept])
             self._refused(problem)
             self._not_taken_before = self._not_before
             return False
@@ -164,7 +168,8 @@ class Storage:
         self._not_before = time.monotonic() + REFUSED_SECONDS
         self._lost = True
         text = "the storage takes nothing (%s): conversions are kept in memory only. Make room, or mend the folder"
-        self._notices.warn("refused", text, str(problem)[:200])
+        told = str(problem)[:200] if isinstance(problem, (sqlite3.Error, OSError)) else type(problem).__name__
+        self._notices.warn("refused", text, told)
 
     def _keep_for_the_next(self, event: Event, owed: str) -> Arrival:
         """Write down what is recorded after the end, as by another exit handler, and let go of the journal at once."""
