@@ -12,9 +12,10 @@ from eventflows import MetaProvider, holding, journal, journals, lane
 from eventflows.conversion import Conversion
 from eventflows.routing import Seen
 from eventflows.sandbox import Sandbox
+from eventflows.sealing import Event
 from tests.conftest import four
 
-from .test_pipeline import adds_up, record
+from .test_pipeline import LEAD, adds_up, record
 from .test_storage import until
 
 
@@ -159,3 +160,23 @@ def test_an_event_that_nobody_foresaw_costs_no_other_of_its_portion(
     assert eventflows.force_flush(10_000)
     assert {entry["event"]["event_id"] for entry in sandbox.events("meta")} == {"second", "third"}
     assert pipeline.left_out == {("event", "ZeroDivisionError"): 1}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_who_is_told_of_an_event_and_fails_costs_neither_it_nor_others(
+    stored: bool, sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another exporter, when the intake's thread builds the record for it."""
+
+    def failing(_: Event) -> None:
+        raise ZeroDivisionError("4711")
+
+    queue = {"storage": str(tmp_path)} if stored else {}
+    pipeline = eventflows.configure(four(sandbox.url), sending_queue=queue)
+    for event_id in ("first", "second", "second", "third"):
+        assert pipeline.leave("Lead", {**LEAD, "event_id": event_id}, tell=failing)
+    assert pipeline.force_flush(10_000)
+    assert {one.delivered for one in pipeline.stats().values()} == {3}
+    assert pipeline.left_out == {}
+    assert "have no log record (ZeroDivisionError)" in caplog.text
+    assert "4711" not in caplog.text

@@ -30,7 +30,6 @@ from .sealing import Event, shown_event_name
 from .semconv import CONVERSION_TYPE
 
 _SCOPE = "eventflows"
-_NO_RECORD = "{count} conversions have no log record (%s): they are delivered, and missing in the logs' backend"
 _notices = Notices("capture")
 
 
@@ -61,7 +60,7 @@ def add_event(
     if who is Listeners.BATCHES:
         pipeline.leave(name, attributes, timestamp, tell)
     elif (event := pipeline.record(name, attributes, timestamp, always=True)) is not None:
-        tell(event)
+        pipeline.reader.tell(tell, event)
 
 
 class _LogRecord(NamedTuple):
@@ -74,20 +73,17 @@ class _LogRecord(NamedTuple):
     observed_timestamp: int
 
     def emit(self, event: Event) -> None:
-        try:
-            logger = _logger(self.provider, self.scope)
-            context = set_value(OURS, True, self.context)
-            if wants_record(logger, event.name, context):
-                logger.emit(
-                    timestamp=event.time_unix_nano,
-                    observed_timestamp=self.observed_timestamp,
-                    context=context,
-                    severity_number=SeverityNumber.INFO,
-                    attributes=self.pipeline.reader.shown(event.name, None, event, on_record=True),
-                    event_name=event.name,
-                )
-        except Exception as problem:  # noqa: BLE001 reason: another exporter's failure must not reach the app
-            _notices.warn("record", _NO_RECORD, type(problem).__name__)
+        logger = _logger(self.provider, self.scope)
+        context = set_value(OURS, True, self.context)
+        if wants_record(logger, event.name, context):
+            logger.emit(
+                timestamp=event.time_unix_nano,
+                observed_timestamp=self.observed_timestamp,
+                context=context,
+                severity_number=SeverityNumber.INFO,
+                attributes=self.pipeline.reader.shown(event.name, None, event, on_record=True),
+                event_name=event.name,
+            )
 
 
 _loggers: dict[str, tuple[AnyLoggerProvider, Logger]] = {}

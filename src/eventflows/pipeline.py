@@ -107,7 +107,7 @@ class Pipeline:
         Args:
             name: An unknown one is a custom conversion.
             timestamp: Unix time in nanoseconds; None is now.
-            tell: Given the sealed event, at once or there; must not raise. None where nobody else may see it.
+            tell: Given the sealed event, at once or there. None where nobody else may see it.
 
         Returns:
             Whether it was taken.
@@ -180,8 +180,7 @@ class Pipeline:
         event = self.reader.event(recorded, sealed=sealed)
         if unit is not None and self._waits(recorded):
             self._waiting.hold(event, unit)
-            if recorded.tell is not None:  # however long it waits
-                recorded.tell(event)
+            self.reader.tell(recorded.tell, event)  # however long it waits
         else:
             self.accept(event, recorded.tell)
         return event
@@ -217,8 +216,7 @@ class Pipeline:
             tell: As for `leave`.
         """
         if not self.reader.is_first(event):
-            if tell is not None:
-                tell(event)
+            self.reader.tell(tell, event)
             return False
         owed = self._lanes.owed
         arrival = Arrival(event, owed=owed) if self._storage is None else self._storage.number(event, owed)

@@ -15,7 +15,7 @@ from .log import Notices
 from .model import Settings
 from .others import shown, without_persons
 from .routing import Seen
-from .sealing import Event, Recorded, event_of, seal
+from .sealing import Event, Recorded, Tell, event_of, seal
 from .semconv import RECORDED_BY
 
 MAX_LEFT_OUT = 200
@@ -69,20 +69,29 @@ class Reader:
         """What waited in the intake, and others are told now: what was left there is read, and no arrival if it came before."""
         for one in waiting:
             if isinstance(one, Arrival):
-                if one.tell is not None:
-                    one.tell(one.event)
+                self.tell(one.tell, one.event)
                 yield one
                 continue
             try:
                 event = self.event(one)
-                if one.tell is not None:
-                    one.tell(event)
+                self.tell(one.tell, event)
                 is_first = self.is_first(event)
             except Exception as problem:  # noqa: BLE001 reason: one event must not cost the others of its batch
                 self.lose(problem)
                 continue
             if is_first:
                 yield Arrival(event, owed=one.owed)
+
+    def tell(self, tell: Tell | None, event: Event) -> None:
+        """Show others a sealed event, if they want it: another exporter's failure reaches neither the app nor the event."""
+        if tell is not None:
+            try:
+                tell(event)
+            except Exception as problem:  # noqa: BLE001 reason: whatever others do
+                text = (
+                    "{count} conversions have no log record (%s): they are delivered, and missing in the logs' backend"
+                )
+                self._notices.warn("record", text, type(problem).__name__)
 
     def lose(self, problem: Exception) -> None:
         """Count an event that could not be read."""
