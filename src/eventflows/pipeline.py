@@ -89,7 +89,7 @@ class Pipeline:
         if self._storage is not None:
             self._storage.reset()
         self._shutdown_lock, self._reloading = threading.Lock(), threading.Lock()
-        self.is_shut_down = False
+        self.is_shut_down, self._patience = False, SECONDS_TO_READ
         for lane in self._lanes:
             lane.reset()
         lifecycle.watch(self, Pipeline.shutdown, Pipeline.force_flush)
@@ -264,7 +264,7 @@ class Pipeline:
     def _lanes_here(self) -> list[Lane]:
         """The lanes of this process, once all that was recorded by now has come to them, where that does not take long."""
         self._check_fork()
-        self._intake.drain(time.monotonic() + (0.0 if self.is_shut_down else SECONDS_TO_READ))
+        self._intake.drain(time.monotonic() + self._patience)
         return list(self._lanes)
 
     def _journal(self) -> tuple[int, float] | None:
@@ -386,7 +386,9 @@ class Pipeline:
         self._routes.clear()
         settled = all([lane.close(deadline) for lane in self._lanes]) and drained and not left
         if self._telemetry is not None:
+            self._patience = 0.0
             self._telemetry.ended()
+            self._patience = SECONDS_TO_READ
         if self._storage is not None:
             self._storage.close(deadline, self._wait_answered)
         return settled
