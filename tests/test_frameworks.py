@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import json
 import subprocess
@@ -12,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import wrapt
 from opentelemetry import context, trace
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace import Tracer, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 import eventflows
 from eventflows import EventFlowsInstrumentor
@@ -372,6 +374,39 @@ def test_uninstrument_leaves_the_wrappers_of_others_in_place() -> None:
         assert dict(span.events[0].attributes) == {"user.email": "zoe@example.com"}  # type: ignore[attr-defined]
     finally:
         Span.add_event = original  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "unsampled"])
+def test_spans_start_as_the_sdk_has_it(sampler: Any, caught: list[Conversion]) -> None:
+    """Whatever is given, by position or by name, also what only a later SDK knows, and through the wrapper of another."""
+    theirs = vars(Tracer)["start_span"]
+    seen: list[tuple[Any, dict[str, Any]]] = []
+
+    def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        seen.append((instance, kwargs))
+        return wrapped(*args, **{name: value for name, value in kwargs.items() if name != "colour"})
+
+    EventFlowsInstrumentor().uninstrument()
+    try:
+        Tracer.start_span = wrapt.FunctionWrapper(theirs, wrapper)  # type: ignore[method-assign]
+        EventFlowsInstrumentor().instrument()
+        ours = vars(Tracer)["start_span"]
+        seen.clear()  # the self-test
+        tracer: Any = TracerProvider(sampler=sampler).get_tracer("app")
+        server, link = trace.SpanKind.SERVER, trace.Link(tracer.start_span("before").get_span_context())
+        given = ("order", None, server, {"http.method": "POST"}, [link], 5, False, False)
+        names = list(inspect.signature(theirs).parameters)[1:]
+        spans = [tracer.start_span(*given), tracer.start_span(**dict(zip(names, given, strict=True)), colour="red")]
+    finally:
+        EventFlowsInstrumentor().uninstrument()
+        Tracer.start_span = theirs  # type: ignore[method-assign]
+    assert list(inspect.signature(ours, follow_wrapped=False).parameters)[1:-1] == names
+    assert [instance for instance, _ in seen] == [tracer] * 3
+    assert seen[-1][1] == {"colour": "red"}
+    for span in spans if sampler is ALWAYS_ON else ():
+        assert (span.name, span.kind, dict(span.attributes)) == ("order", server, {"http.method": "POST"})
+        assert (span.start_time, span.links[0].context) == (5, link.context)
+        assert (span._record_exception, span._set_status_on_exception) == (False, False)
 
 
 def test_the_context_that_is_current_stays_so(caught: list[Conversion]) -> None:

@@ -24,7 +24,7 @@ from .request import READERS
 from .spans import Scope, UnsampledRoot, begin, is_server, join, owner_of, scope_of
 from .told import NOTHING_TOLD, Told
 from .values import click_id, header
-from .visitor import Visitor, current_settings, current_visitor
+from .visitor import AnyVisitor, current_settings, current_visitor, visitor_of_request
 
 _PEERS = ("client.address", "http.client_ip", "net.peer.ip", "net.sock.peer.addr", "network.peer.address")
 _OTHERS: Mapping[str, tuple[str, ...]] = {
@@ -56,7 +56,10 @@ def follow(span: Any, context: Context | None) -> None:
     """
     if context is None:
         context = get_current()
-    above = owner_of(trace.get_current_span(context)) if context else None
+    if not context:
+        begin(span, visitor_of_request())
+        return
+    above = owner_of(trace.get_current_span(context))
     if above is None:
         begin(span, current_visitor(context))
     elif is_server(span.kind, span.attributes):
@@ -161,7 +164,7 @@ def _origin(span: Any) -> tuple[int, int] | None:
     return (context.trace_id, context.span_id) if context is not None and context.trace_flags.sampled else None
 
 
-def _told_of(visitor: Visitor | None) -> Told | None:
+def _told_of(visitor: AnyVisitor | None) -> Told | None:
     return visitor.told if visitor is not None else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import MethodType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from opentelemetry.trace import get_current_span
@@ -15,7 +15,7 @@ from .patching import Patches
 from .request import read_attributes
 from .spans import scope_of
 from .told import Told
-from .visitor import Visiting, Visitor, answer_asgi, answer_wsgi, current_visitor
+from .visitor import Visiting, Visitor, answer_asgi, answering, current_visitor
 
 _WSGI = (("flask.app", "Flask"), ("django.core.handlers.wsgi", "WSGIHandler"))
 _ASGI = (("starlette.applications", "Starlette"), ("django.core.handlers.asgi", "ASGIHandler"))
@@ -27,17 +27,10 @@ _notices = Notices("visitor")
 def watch(patches: Patches) -> None:
     """Keep the visitor in the frameworks that the app uses, whenever it imports them."""
     for module, owner in _WSGI:
-        patches.substitute_later(module, owner, "__call__", _answering)
+        patches.substitute_later(module, owner, "__call__", answering)
     for module, owner in _ASGI:
         patches.wrap_later(module, owner, "__call__", _answer_asgi)
     patches.when_imported("celery.signals", _connect)
-
-
-def _answering(original: Callable[..., Any]) -> Callable[..., Any]:
-    def answer(app: Any, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        return answer_wsgi(MethodType(original, app), environ, start_response)
-
-    return answer
 
 
 def _answer_asgi(wrapped: Any, _app: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

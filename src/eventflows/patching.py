@@ -90,7 +90,7 @@ def _plain(wrapper: Wrapper, original: Callable[..., Any]) -> Callable[..., Any]
 
 def _function(method: Any, owner: Any) -> Callable[..., Any]:
     """What a class defines, as a function of the instance."""
-    if isinstance(method, FunctionType):
+    if type(method) is FunctionType:  # which a wrapper by wrapt pretends to be
         return method
     bind = method.__get__  # another's wrapper has to know the instance
 

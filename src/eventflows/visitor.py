@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from time import time_ns
-from typing import Any
+from typing import Any, TypeAlias
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import get_current
@@ -23,7 +23,7 @@ from .lifespan import ASGIApp, Message, Receive, Send, answer_lifespan
 from .log import Notices
 from .proxies import Network, networks
 from .request import RequestHead, attributes_of, head_of_environ, head_of_scope, of_environ, of_scope, read_attributes
-from .spans import scope_of
+from .spans import Scope, scope_of
 from .told import Told
 
 REQUEST_KEY = "eventflows.visitor"
@@ -48,43 +48,66 @@ class VisitorSettings:
 
 
 class Visitor:
-    """Who sends a request, or on whose behalf something is done.
+    """On whose behalf something is done.
 
     Args:
-        told: What is known of them; or a function that gives it, with its arguments.
-        unit: The request, as a unit of work.
+        told: What is known of them.
+        unit: What is done, as a unit of work.
         explicit: Restored by `visitor_context`: the request under way is then somebody else's.
 
     Attributes:
-        encloses: What begins now in the same context is a part of its request. False once a server has the body, as it may send
-            it in pieces, and answer others on the same thread meanwhile.
+        told: What is known by now; a conversion keeps it as it was when it was recorded.
     """
 
-    __slots__ = ("_told", "encloses", "explicit", "unit")
+    __slots__ = ("explicit", "told", "unit")
+    encloses = True
 
-    def __init__(self, told: Told | tuple[Any, ...], unit: UnitOfWork | None = None, *, explicit: bool = False) -> None:
-        self._told = told
+    def __init__(self, told: Told, unit: UnitOfWork | None = None, *, explicit: bool = False) -> None:
+        self.told = told
         self.unit = unit
         self.explicit = explicit
-        self.encloses = True
+
+
+class Request(UnitOfWork):
+    """A request that is answered here: a unit of work, and the visitor who sends it.
+
+    Whoever begins one sets its attributes, as every request pays for it and a constructor takes three times as long.
+
+    Attributes:
+        taken: What tells of the visitor, as a function and its arguments; or what has been told by now.
+        encloses: What begins now in the same context is a part of it. False once a server has the body, as it may send it in
+            pieces, and answer others on the same thread meanwhile.
+    """
+
+    __slots__ = ("encloses", "taken")
+    explicit = False
+    encloses: bool
+    taken: Told | tuple[Any, ...]
+
+    @property
+    def unit(self) -> UnitOfWork:
+        return self
 
     @property
     def told(self) -> Told:
-        """What is known by now; a conversion keeps it as it was when it was recorded."""
-        told = self._told
+        """As of any visitor."""
+        told = self.taken
         if isinstance(told, tuple):
             tell, *taken = told
-            told = self._told = tell(*taken)
+            told = self.taken = tell(*taken)
         return told
 
     @told.setter
     def told(self, told: Told) -> None:
-        self._told = told
+        self.taken = told
+
+
+AnyVisitor: TypeAlias = Visitor | Request
 
 
 # --- which visitor
 
-_of_request: ContextVar[Visitor | None] = ContextVar("eventflows-visitor", default=None)
+_of_request: ContextVar[AnyVisitor | None] = ContextVar("eventflows-visitor", default=None)
 _OTEL_KEY = otel_context.create_key("eventflows-visitor")
 _settings = VisitorSettings()
 
@@ -99,14 +122,18 @@ def current_settings() -> VisitorSettings:
     return _settings
 
 
-def current_visitor(context: otel_context.Context | None = None) -> Visitor | None:
+visitor_of_request = _of_request.get
+"""The visitor whose request this code answers."""
+
+
+def current_visitor(context: otel_context.Context | None = None) -> AnyVisitor | None:
     """The visitor that an OpenTelemetry context carries, else the one whose request this code answers.
 
     Args:
         context: None is the current one.
     """
     carried = (get_current() if context is None else context).get(_OTEL_KEY)
-    return carried if isinstance(carried, Visitor) else _of_request.get()
+    return carried if isinstance(carried, Visitor) else visitor_of_request()
 
 
 class Visiting:
@@ -194,13 +221,13 @@ def _around() -> Any:
     context = get_current()
     if context and (scope := scope_of(get_current_span(context))) is not None:
         return scope
-    above = _of_request.get()
+    above = visitor_of_request()
     if above is None or not above.encloses or above.unit is None or above.unit.ended:
         return None
     return above
 
 
-def _leave(token: Token[Visitor | None], unit: UnitOfWork | None = None) -> None:
+def _leave(token: Token[AnyVisitor | None], unit: UnitOfWork | None = None) -> None:
     """Conversions are no longer this visitor's, and their unit of work is over."""
     try:
         _of_request.reset(token)
@@ -208,7 +235,7 @@ def _leave(token: Token[Visitor | None], unit: UnitOfWork | None = None) -> None
         """It ends in another context than it began in, or ended before."""
     if unit is not None:
         # A span around a failed request failed as well, but no sampler tells it so. A request around it has its own status.
-        if unit.failed and not isinstance(unit.within, Visitor) and (outer := unit.outer) is not None:
+        if unit.failed and isinstance(unit.within, Scope) and (outer := unit.outer) is not None:
             outer.failed = True
         unit.end()
 
@@ -216,6 +243,43 @@ def _leave(token: Token[Visitor | None], unit: UnitOfWork | None = None) -> None
 # --- WSGI
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def answering(
+    original: Callable[[Any, dict[str, Any], Callable[..., Any]], Iterable[bytes]],
+) -> Callable[..., Iterable[bytes]]:
+    """Has the visitor of each request kept while a method answers it. What comes of it takes the trusted proxies as well."""
+
+    def called(
+        app: Any,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        trusted: Sequence[Network] | None = None,
+    ) -> Iterable[bytes]:
+        if REQUEST_KEY in environ:
+            return original(app, environ, start_response)
+        before = dict(environ)
+        request = environ[REQUEST_KEY] = Request(_around())
+        request.taken = (_of_environ, before, time_ns(), _trusted(trusted))
+        request.encloses = True
+        answer = _Answer()
+        answer.request = request
+        answer.start_response = start_response
+        answer.token = token = _of_request.set(request)
+        try:
+            body = original(app, environ, answer.start)
+        except BaseException as problem:
+            request.failed = request.failed or isinstance(problem, Exception)
+            _leave(token, request)
+            raise
+        if type(body) in (list, tuple, environ.get("wsgi.file_wrapper")):  # which is a class, or with uWSGI a function
+            _leave(token, request)
+            return body
+        answer.body = body
+        request.encloses = False
+        return answer
+
+    return called
 
 
 class WSGIMiddleware:
@@ -235,35 +299,11 @@ class WSGIMiddleware:
         self._trusted = _networks(trusted_proxies)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        return answer_wsgi(self._app, environ, start_response, self._trusted)
+        return self._answer(environ, start_response, self._trusted)
 
-
-def answer_wsgi(
-    app: WSGIApp,
-    environ: dict[str, Any],
-    start_response: Callable[..., Any],
-    trusted: Sequence[Network] | None = None,
-) -> Iterable[bytes]:
-    """Have the app answer a request, with its visitor kept meanwhile."""
-    if REQUEST_KEY in environ:
-        return app(environ, start_response)
-    unit = UnitOfWork(_around())
-    visitor = Visitor((_of_environ, environ.copy(), time_ns(), _trusted(trusted)), unit)
-    environ[REQUEST_KEY] = visitor
-    token = _of_request.set(visitor)
-    answer = _Answer(unit, start_response, token)
-    try:
-        body = app(environ, answer.start)
-    except BaseException as problem:
-        unit.failed = unit.failed or isinstance(problem, Exception)
-        _leave(token, unit)
-        raise
-    if type(body) in (list, tuple, environ.get("wsgi.file_wrapper")):  # which is a class, or with uWSGI a function
-        _leave(token, unit)
-        return body
-    answer.body = body
-    visitor.encloses = False
-    return answer
+    @answering
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return self._app(environ, start_response)
 
 
 class _Answer:
@@ -272,26 +312,24 @@ class _Answer:
     Conversions may be recorded until the body is closed.
     """
 
-    __slots__ = ("_start_response", "_token", "_unit", "body")
+    __slots__ = ("body", "request", "start_response", "token")
     body: Iterable[bytes]
-
-    def __init__(self, unit: UnitOfWork, start_response: Callable[..., Any], token: Token[Visitor | None]) -> None:
-        self._unit = unit
-        self._start_response = start_response
-        self._token = token
+    request: Request
+    start_response: Callable[..., Any]
+    token: Token[AnyVisitor | None]
 
     def start(self, status: str, headers: Any, exc_info: Any = None) -> Any:
-        self._unit.failed = status.startswith("5")
+        self.request.failed = status.startswith("5")
         if exc_info is None:
-            return self._start_response(status, headers)
-        return self._start_response(status, headers, exc_info)
+            return self.start_response(status, headers)
+        return self.start_response(status, headers, exc_info)
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             for part in self.body:  # noqa: UP028 reason: `yield from` would close it where the client leaves, as the server does
                 yield part
         except Exception:
-            self._unit.failed = True
+            self.request.failed = True
             raise
 
     def close(self) -> None:
@@ -299,15 +337,15 @@ class _Answer:
             if close := getattr(self.body, "close", None):
                 close()
         except Exception:
-            self._unit.failed = True
+            self.request.failed = True
             raise
         finally:
-            _leave(self._token, self._unit)
+            _leave(self.token, self.request)
 
     def __del__(self) -> None:
         # Not every server closes a body that it has sent: Starlette's `WSGIMiddleware` does not.
-        if not self._unit.ended:
-            _leave(self._token, self._unit)
+        if not self.request.ended:
+            _leave(self.token, self.request)
 
 
 # --- ASGI
@@ -342,9 +380,12 @@ async def answer_asgi(
     if scope.get("type") not in ("http", "websocket") or REQUEST_KEY in scope:
         await app(scope, receive, send)
         return
-    # A WebSocket lasts too long to be a unit of work.
-    unit = UnitOfWork(_around()) if scope["type"] == "http" else None
-    visitor = Visitor(Told(_sent_by, head_of_scope, of_scope(scope, time_ns()), _trusted(trusted)), unit)
+    told = Told(_sent_by, head_of_scope, of_scope(scope, time_ns()), _trusted(trusted))
+    visitor: AnyVisitor = Visitor(told)
+    unit = None  # a WebSocket lasts too long to be one
+    if scope["type"] == "http":
+        visitor = unit = Request(_around())
+        unit.taken, unit.encloses = told, True
     scope[REQUEST_KEY] = visitor
     token = _of_request.set(visitor)
 
