@@ -379,14 +379,14 @@ def test_a_log_that_has_grown_is_brought_into_the_file_while_nobody_writes(
 ) -> None:
     """SQLite begins it anew only if nothing was written meanwhile: under a load that never paused it grew without end."""
     held = settled(tmp_path, 10)
-    really, written = held._reader, []
+    really, writers, written = held._reader, [], []
 
     class Busy:
         def execute(self, statement: str) -> None:
-            writer = threading.Thread(target=held.settle, args=("meta", [journal.Row(1, "delivered", "")]))
-            writer.start()
-            writer.join(0.2)
-            written.append(not writer.is_alive())
+            writers.append(threading.Thread(target=held.settle, args=("meta", [journal.Row(1, "delivered", "")])))
+            writers[-1].start()
+            writers[-1].join(0.2)
+            written.append(not writers[-1].is_alive())
             really.execute(statement)
 
     monkeypatch.setattr(held, "_reader", Busy())
@@ -394,6 +394,7 @@ def test_a_log_that_has_grown_is_brought_into_the_file_while_nobody_writes(
     monkeypatch.setattr(journal, "LOG_BYTES", 1_000)
     held.tidy(None)
     assert written == [True, True, False]
+    writers[-1].join(10)
     monkeypatch.undo()
     holding.give_back(held)
 
