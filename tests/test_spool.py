@@ -16,7 +16,8 @@ from zlib import crc32
 import pytest
 
 import eventflows
-from eventflows import holding, intake, journal, journals, spool, storage
+from eventflows import holding, intake, journal, journals, offering, spool, storage
+from eventflows import pipeline as pipeline_module
 from eventflows.conversion import EventType
 from eventflows.sandbox import Sandbox
 from eventflows.sealing import Event
@@ -324,6 +325,51 @@ def test_a_number_that_is_never_used_does_not_hold_up_the_others(tmp_path: Path)
     assert list(journals.told(tmp_path)) == []
     holding.bring_in(tmp_path)
     assert list(journals.told(tmp_path)) == []
+
+
+def test_what_comes_after_all_is_under_way_until_the_lanes_know_it(tmp_path: Path) -> None:
+    """Else a lane could find it in the journal a moment before it is offered it, and send it twice."""
+    held = holding.create(tmp_path)
+    late, other = held.spool.line("meta"), held.spool.line("meta")
+    held.take_in([(SEALED, other)])
+    held.spool.offered(other.seq)
+    for _ in range(2):
+        held.tidy(3_600)
+    assert held.spool.offered_through() == other.seq
+    held.take_in([(SEALED, late)])
+    assert held.spool.offered_through() < late.seq
+    holding.give_back(held)
+
+
+@pytest.mark.parametrize("where", ["reading", "taken in"])
+def test_what_is_interrupted_on_its_way_to_the_lanes_holds_up_nothing_behind_it(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As by a time limit of Celery's, which ends a flush, and the worker goes on: also with what finds no room in memory."""
+    monkeypatch.setattr(intake, "GATHER_SECONDS", 3_600)
+    pipeline = start(sandbox.url, tmp_path, queue_size=10)
+    record("m0", "m1")
+    with monkeypatch.context() as patched:
+        interrupted = raising()
+        owner, name = (offering, "_read") if where == "reading" else (offering, "offer")
+        real = getattr(owner, name)
+        patched.setattr(
+            offering if where == "reading" else pipeline_module, name, lambda *given: interrupted(real, *given)
+        )
+        with pytest.raises(TooLong):
+            eventflows.force_flush(5_000)
+    for _ in range(2):
+        (held,) = pipeline._storage.journals() if pipeline._storage is not None else ()
+        held.tidy(3_600)
+    sandbox.fault("meta", status=503, times=2)
+    record(*(f"n{number}" for number in range(50)))
+    assert eventflows.force_flush(10_000)
+    here = [] if where == "taken in" else ["m0", "m1"]
+    assert arrived(sandbox) == [*here, *sorted(f"n{number}" for number in range(50))]
+    assert adds_up(pipeline.stats()["meta"])
+    eventflows.shutdown(5_000)
+    start(sandbox.url, tmp_path)
+    until(lambda: len(arrived(sandbox)) >= 52)
 
 
 # --- files

@@ -280,7 +280,7 @@ class Journal:
         """
         self.spool.leave(1)
         if retention is not None:
-            self.spool.forget_overtaken()
+            self.spool.forget_late()
             while self._forget_some(retention):
                 give_way()
         with self._reading:

@@ -26,7 +26,7 @@ class NotSent(NamedTuple):
     reason: str
 
 
-def internal_error(problem: Exception) -> NotSent:
+def internal_error(problem: BaseException) -> NotSent:
     """The outcome of what nobody foresaw. The problem's text may hold values of the event."""
     return NotSent("dropped", f"internal error ({type(problem).__name__})")
 

@@ -35,16 +35,28 @@ def _offer(arrivals: list[Arrival], reader: Reader, lanes: Sequence[Lane]) -> No
     of none of them.
     """
     now = time.time_ns()
-    conversions, sources = _read(arrivals, reader, lanes)
     offered = [(one.journal, one.seq) for one in arrivals if one.journal is not None]
-    arrivals.clear()  # the more there is at once, the sooner the garbage collector goes over it
-    for lane in lanes:
-        try:
-            lane.offer(sources, _written(lane, conversions, sources, now))
-        except Exception as problem:  # noqa: BLE001 reason: one lane must not cost the others their events
-            logger.error("%s: internal error (%s) in its queue", lane.provider.name, type(problem).__name__)
-    for journal, seq in offered:
-        journal.spool.offered(seq)
+    left = list(lanes)
+    those: Sequence[Arrival | Source] = arrivals
+    try:
+        conversions, sources = _read(arrivals, reader, lanes)
+        those = sources
+        arrivals.clear()  # the more there is at once, the sooner the garbage collector goes over it
+        for lane in lanes:
+            written = _written(lane, conversions, sources, now)
+            left.remove(lane)
+            try:
+                lane.offer(sources, written)
+            except Exception as problem:  # noqa: BLE001 reason: one lane must not cost the others their events
+                logger.error("%s: internal error (%s) in its queue", lane.provider.name, type(problem).__name__)
+    except BaseException as problem:  # a signal handler's, on a thread that flushes
+        for lane in left:
+            for one in those:
+                lane.turn_away(one.kind, one.journal, one.seq, internal_error(problem).reason)
+        raise
+    finally:
+        for journal, seq in offered:
+            journal.spool.offered(seq)
 
 
 def _written(

@@ -79,7 +79,7 @@ class Spool:
         self._full: list[_File] = []
         self._through = last
         self._overtaken: set[int] = set()
-        self._long_overtaken: set[int] = set()
+        self._late: set[int] = set()
         self._closed = False
 
     def line(self, owed: str) -> Line:
@@ -134,6 +134,7 @@ class Spool:
             self._overtaken.update(range(self._through + 1, last + 1))
             self._through = max(self._through, last)
             self._overtaken.difference_update(seqs)
+            self._underway.update(zip(seqs, seqs, strict=True))  # again, where it was forgotten that they may come
             return self._through, sorted(self._overtaken)
 
     @staticmethod
@@ -172,12 +173,13 @@ class Spool:
         """Whether there are events that the lanes do not know of yet."""
         return bool(self._underway)
 
-    def forget_overtaken(self) -> None:
+    def forget_late(self) -> None:
         """What was overtaken long ago comes no more: an exception of a signal handler ended its way. Called now and then."""
         with self._lock:
-            for seq in self._long_overtaken & self._overtaken:
+            late = {seq for seq in list(self._underway) if seq <= self._through}
+            for seq in self._late & late:
                 self._underway.pop(seq, None)
-            self._long_overtaken = set(self._overtaken)
+            self._late = late
 
     def leave(self, grown: int = 0) -> None:
         """Write no more to a file that has so many bytes, and remove those whose lines were all released."""
