@@ -328,8 +328,12 @@ def test_bytes_name_no_provider(value: Any) -> None:
     assert [name for name, _ in conversion.left_out] == ["conversion.providers"]
 
 
-def test_an_email_in_a_url_is_cut_out_of_it() -> None:
-    url = "https://shop.example/thanks?order=1&mail=Zoe%40example.com&x=2"
+@pytest.mark.parametrize(
+    "mail", ["Zoe@example.com", "Zoe%40example.com", "%2Fmy%3Fmail%3DZoe%2540example.com", "Zoe%252540example.com"]
+)
+def test_an_email_in_a_url_is_cut_out_of_it(mail: str) -> None:
+    """Also in a URL within the URL, as where to go after the login."""
+    url = f"https://shop.example/thanks?order=1&mail={mail}&x=2"
     assert captured(**{"url.full": url}).request.url == "https://shop.example/thanks?order=1&x=2"
 
 

@@ -217,6 +217,7 @@ def test_no_attribute_carries_an_email_in_a_sealed_event(attribute: str) -> None
     texts = (
         MAIL,
         MAIL.replace("@", "%40"),
+        MAIL.replace("@", "%2540"),
         f"de, {MAIL}",
         f"Bot/1.0 (+mailto:{MAIL})",
         f"https://a.example/{MAIL}?m={MAIL}",

@@ -34,6 +34,7 @@ from .phone import e164
 # Meta's parameter builder appends a dot and a short marker to the digests it makes; the digest counts.
 _DIGEST = re.compile(r"([0-9a-f]{64})(?:\.[\w-]{2,8})?", re.IGNORECASE)
 _EMAIL = re.compile(r"[^\s@,;<>()\[\]]+@[^\s@,;<>()\[\]]+\.[^\s@,;.<>()\[\]]{2,}")
+_ENCODED_AT = re.compile(r"%(?:25)*40")
 _BEFORE_AT = re.compile(r"[\w.+%-]")
 _AFTER_AT = re.compile(r"[\w-]{1,255}\.[\w-]")
 _YEAR_FIRST = re.compile(r"(\d{4})[-/.]?(\d{2})[-/.]?(\d{2})(?:[T ].*)?|(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
@@ -48,9 +49,9 @@ def digest(text: str) -> str:
 
 
 def contains_email(text: str) -> bool:
-    """Whether an e-mail address stands anywhere in the text, also percent-encoded."""
-    if "%40" in text:
-        text = text.replace("%40", "@")
+    """Whether an e-mail address stands anywhere in the text, also percent-encoded, as often as URLs lie in one another."""
+    if "%" in text:
+        text = _ENCODED_AT.sub("@", text)
     # Around each @ by itself: one search over all of a long text would take the square of its length.
     at = text.find("@")
     while at >= 0:

@@ -253,7 +253,7 @@ def _items(value: Any) -> Any:
     return values.writable(value) if isinstance(value, str) and not _AT.search(value) else values.plain_items(value)
 
 
-_AT = re.compile(r"@|%40|\\u0040")  # as it may stand in JSON
+_AT = re.compile(r"@|%(?:25)*40|\\u0040")  # as it may stand in JSON
 
 
 def _flag(value: Any) -> Any:

@@ -148,7 +148,7 @@ def url(value: object) -> str:
     found = header(value)
     if len(found.split(None, 1)) > 1:
         raise Unusable("not a URL")
-    if "@" not in found and "%40" not in found.lower():
+    if "@" not in found and not ("%" in found and contains_email(found)):
         return found
     try:
         parts = urlsplit(found)
