@@ -601,6 +601,47 @@ def test_a_thread_that_carries_the_context_keeps_the_visitor(caught: list[Conver
     assert [c.consent.ad_storage for c in caught] == [False, False]
 
 
+def test_a_worker_that_the_first_request_started_works_for_the_others_too(
+    caught: list[Conversion], instrumented: None
+) -> None:
+    """It has the context of that one for ever; what it works on brings the span that it belongs to."""
+    start(ALWAYS_OFF)
+    EventFlowsInstrumentor().instrument()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        nonlocal worker
+        with trace.get_tracer("app").start_as_current_span("POST", kind=SpanKind.SERVER):
+            if worker is None:
+                worker = asyncio.ensure_future(work())
+            await orders.put(context.get_current())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def work() -> None:
+        for number in range(2):
+            token = context.attach(await orders.get())
+            eventflows.visitor_update({"session.id": str(number)})
+            purchase(str(number))
+            context.detach(token)
+
+    async def nothing(*_: Any) -> Any:
+        return {}
+
+    async def main() -> None:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            task = ASGIMiddleware(app)(scope(client=(address, 1), headers=[]), nothing, nothing)
+            await asyncio.get_running_loop().create_task(task)
+            await asyncio.sleep(0.01)
+
+    orders: asyncio.Queue[context.Context] = asyncio.Queue()
+    worker: Any = None
+    asyncio.run(main())
+    assert eventflows.force_flush(5_000)
+    assert [(c.request.client_address, c.request.session_id) for c in caught] == [
+        ("192.0.2.1", "0"),
+        ("192.0.2.2", "1"),
+    ]
+
+
 def test_what_the_app_learns_of_the_visitor_counts_from_then_on(caught: list[Conversion]) -> None:
     start(visitor=PROXIES)
 

@@ -24,7 +24,7 @@ from .request import READERS
 from .spans import Scope, UnsampledRoot, begin, is_server, join, owner_of, scope_of
 from .told import NOTHING_TOLD, Told
 from .values import click_id, header
-from .visitor import AnyVisitor, current_settings, current_visitor, visitor_of_request
+from .visitor import AnyVisitor, current_settings, current_visitor, visitor_of, visitor_of_request
 
 _PEERS = ("client.address", "http.client_ip", "net.peer.ip", "net.sock.peer.addr", "network.peer.address")
 _OTHERS: Mapping[str, tuple[str, ...]] = {
@@ -135,9 +135,7 @@ def around(span: Any = None, context: Context | None = None) -> Surroundings:
             return NOTHING  # as in a script
         span = trace.get_current_span(context)
     scope = scope_of(span)
-    visitor = current_visitor(context)
-    if visitor is None and scope is not None:
-        visitor = scope.visitor
+    visitor = visitor_of(scope, context)
     unit = scope.unit if scope is not None else None
     if visitor is not None and visitor.unit is not None and (unit is None or visitor.unit.outer is unit):
         unit = visitor.unit

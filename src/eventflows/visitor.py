@@ -136,6 +136,22 @@ def current_visitor(context: otel_context.Context | None = None) -> AnyVisitor |
     return carried if isinstance(carried, Visitor) else visitor_of_request()
 
 
+def visitor_of(scope: Scope | None, context: otel_context.Context | None = None) -> AnyVisitor | None:
+    """The current visitor; else, and where their request is over, the one of the span's request.
+
+    A thread may carry on OpenTelemetry's context alone. And a task that was started in a request keeps that one's visitor for
+    as long as it lives, whoever it works for by then.
+
+    Args:
+        scope: Of the span in the context.
+        context: None is the current one.
+    """
+    visitor = current_visitor(context)
+    if visitor is not None and (visitor.explicit or (unit := visitor.unit) is None or not unit.ended):
+        return visitor
+    return (scope.visitor if scope is not None else None) or visitor
+
+
 class Visiting:
     """From here on conversions are this visitor's, in this context and in those that are made from it.
 
@@ -181,9 +197,7 @@ def visitor_update(attributes: Mapping[str, Any]) -> None:
         attributes: `conversion.consent.*`, `conversion.limited_data_use`, `conversion.click.*`, `user.id`, `session.id`,
             `geo.*` and the attributes of the request. Others are left out.
     """
-    visitor = current_visitor()
-    if visitor is None and (scope := scope_of(get_current_span())) is not None:
-        visitor = scope.visitor  # this thread carries OpenTelemetry's context only
+    visitor = visitor_of(scope_of(get_current_span()))
     if visitor is None:
         _notices.warn("update", _NO_REQUEST)
         return
