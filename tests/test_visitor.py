@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import json
 import threading
@@ -22,10 +23,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import SpanKind
 
 import eventflows
-from eventflows import EventFlowsInstrumentor
+from eventflows import EventFlowsInstrumentor, visitor
 from eventflows.context import around
 from eventflows.conversion import Conversion
 from eventflows.providers.console import ConsoleProvider
+from eventflows.told import Told
 from eventflows.visitor import ASGIMiddleware, WSGIMiddleware
 
 FBP = "fb.1.1795430000000.1098115397"
@@ -599,6 +601,55 @@ def test_a_thread_that_carries_the_context_keeps_the_visitor(caught: list[Conver
     assert [c.request.client_address for c in caught] == ["203.0.113.9", "192.0.2.8"]
     assert [c.request.session_id for c in caught] == ["1", "2"]
     assert [c.consent.ad_storage for c in caught] == [False, False]
+
+
+def test_what_two_threads_learn_at_once_counts_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(told: Told, more: Mapping[str, Any]) -> Told:
+        found = and_more(told, more)
+        time.sleep(0.05)
+        return found
+
+    def handler() -> None:
+        told = ({"conversion.consent.ad_storage": "denied"}, {"conversion.consent.ad_user_data": "denied"})
+        threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(eventflows.visitor_update, one))
+            for one in told
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found.update(eventflows.visitor_snapshot())
+
+    found: dict[str, Any] = {}
+    and_more = Told.and_more
+    monkeypatch.setattr(Told, "and_more", slowly)
+    by_wsgi(handler)
+    assert (found["conversion.consent.ad_storage"], found["conversion.consent.ad_user_data"]) == (False, False)
+
+
+def test_what_one_thread_learns_counts_while_another_records(
+    caught: list[Conversion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*args: Any) -> Any:
+        time.sleep(delays.pop())
+        return of_environ(*args)
+
+    def handler() -> None:
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(purchase, "1"))
+        thread.start()
+        time.sleep(0.05)
+        eventflows.visitor_update({"conversion.consent.ad_storage": "denied"})
+        thread.join()
+        purchase("2")
+
+    delays = [0.0, 0.2]
+    of_environ = visitor.of_environ
+    monkeypatch.setattr(visitor, "of_environ", slowly)
+    start()
+    by_wsgi(handler)
+    assert eventflows.force_flush(5_000)
+    assert [c.consent.ad_storage for c in caught if c.order_id == "2"] == [False]
 
 
 def test_a_worker_that_the_first_request_started_works_for_the_others_too(

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from time import time_ns
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
 
-from .commit import UnitOfWork
+from .commit import UnitOfWork, keeping
 from .lifespan import ASGIApp, Message, Receive, Send, answer_lifespan
 from .log import Notices
 from .proxies import Network, networks
@@ -91,11 +91,12 @@ class Request(UnitOfWork):
     @property
     def told(self) -> Told:
         """As of any visitor."""
-        told = self.taken
-        if isinstance(told, tuple):
-            tell, *taken = told
-            told = self.taken = tell(*taken)
-        return told
+        if isinstance(self.taken, tuple):
+            with keeping:  # another thread may be about to tell more
+                if isinstance(self.taken, tuple):
+                    tell, *taken = self.taken
+                    self.taken = tell(*taken)
+        return cast(Told, self.taken)
 
     @told.setter
     def told(self, told: Told) -> None:
@@ -137,14 +138,10 @@ def current_visitor(context: otel_context.Context | None = None) -> AnyVisitor |
 
 
 def visitor_of(scope: Scope | None, context: otel_context.Context | None = None) -> AnyVisitor | None:
-    """The current visitor; else, and where their request is over, the one of the span's request.
+    """The current visitor; else, and where their request is over, that of the scope of the context's span.
 
     A thread may carry on OpenTelemetry's context alone. And a task that was started in a request keeps that one's visitor for
     as long as it lives, whoever it works for by then.
-
-    Args:
-        scope: Of the span in the context.
-        context: None is the current one.
     """
     visitor = current_visitor(context)
     if visitor is not None and (visitor.explicit or (unit := visitor.unit) is None or not unit.ended):
@@ -201,7 +198,9 @@ def visitor_update(attributes: Mapping[str, Any]) -> None:
     if visitor is None:
         _notices.warn("update", _NO_REQUEST)
         return
-    visitor.told = visitor.told.and_more(read_attributes(attributes))
+    more = read_attributes(attributes)
+    with keeping:  # of two threads each may bring a denial
+        visitor.told = visitor.told.and_more(more)
 
 
 def _networks(given: Iterable[str] | None) -> tuple[Network, ...] | None:
