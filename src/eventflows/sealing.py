@@ -153,14 +153,14 @@ def _packed(value: Any) -> Any:
 
 
 def _is_plain(entries: list[Any]) -> bool:
-    """Whether these are dicts which `marshal` writes as what they are: of a number of numpy, say, it writes the bytes."""
-    for one in entries:  # noqa: SIM110 reason: it takes half the time of a generator
-        if type(one) is not dict or not _plain_types(map(type, one.values())):
+    """Whether these are dicts which `marshal` writes as what they are: of what numpy has it writes the bytes."""
+    for one in entries:  # it takes half the time of a generator
+        if type(one) is not dict or not (_plain_types(map(type, one.values())) and _plain_keys(map(type, one))):
             return False
     return True
 
 
-_plain_types = values.IMMUTABLE.issuperset
+_plain_types, _plain_keys = values.IMMUTABLE.issuperset, values.TEXT.issuperset
 
 
 def event_of(recorded: Recorded, event_type: EventType) -> Event:

@@ -371,6 +371,7 @@ def custom(value: Any, depth: int = 0) -> Any:
 
 IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 """Types of plain JSON values that cannot change."""
+TEXT = frozenset({str})
 
 
 def snapshot(value: object, depth: int = 0) -> Any:
@@ -381,7 +382,7 @@ def snapshot(value: object, depth: int = 0) -> Any:
     if kind is list and depth < _MAX_DEPTH:  # of items, say
         return [
             one.copy()
-            if type(one) is dict and IMMUTABLE.issuperset(map(type, one.values()))
+            if type(one) is dict and IMMUTABLE.issuperset(map(type, one.values())) and TEXT.issuperset(map(type, one))
             else snapshot(one, depth + 1)
             for one in cast("list[Any]", value)
         ]
