@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from ctypes import c_double
+from datetime import date
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import assume, given, settings
@@ -16,12 +18,12 @@ from hypothesis import strategies as st
 
 from eventflows import pii, values
 from eventflows import semconv as sc
-from eventflows.capture import Rules, capture, conversion_of, recognise
+from eventflows.capture import _FIELDS, Rules, capture, conversion_of, recognise
 from eventflows.conversion import Conversion, EventType, Item
 from eventflows.names import ByName
 from eventflows.others import shown
 from eventflows.sealing import Event, event_of, record, seal
-from eventflows.stored import dump, load
+from eventflows.stored import dump, load, pack, unpack
 from eventflows.told import Told
 from tests.conftest import CANARIES, PERSON
 
@@ -148,7 +150,7 @@ def test_an_alias_is_read_and_the_attribute_itself_wins(alias: str, attribute: s
         ({"value": "", "revenue": 2}, 2),
         ({"revenue": 2, "conversion.value": 3}, 3),
         ({"revenue": 2, "conversion.value": None}, 2),
-        ({"revenue": 2, "conversion.value": "much"}, None),
+        ({"revenue": 2, "conversion.value": "much"}, 2),
     ],
 )
 def test_of_several_spellings_the_attribute_itself_counts_or_the_first_that_can_be_read(
@@ -291,6 +293,24 @@ def test_what_is_no_json_is_refused_also_within_a_list(items: Any) -> None:
     assert [name for name, _ in conversion.left_out] == ["conversion.items"]
 
 
+class Key(str):
+    """As numpy's, whose texts have a buffer, too: what `marshal` would write."""
+
+    def __buffer__(self, flags: int) -> memoryview:
+        return memoryview(self.encode("utf-32"))
+
+
+@pytest.mark.parametrize("kind", [lambda item: item, lambda item: [item], lambda item: [{"id": "B"}, item]])
+def test_texts_of_other_libraries_are_keys(kind: Any) -> None:
+    """Classes have a buffer since Python 3.12."""
+    items = kind({Key("id"): "A", Key("price"): 2.5, Key("engraving"): "Z"})
+    for event in (event_of(record("Lead", {"items": items}, NOW), EventType.LEAD), sealed({"items": items})):
+        conversion = conversion_of(event)
+        assert (conversion.items[-1].id, conversion.items[-1].price) == ("A", 2.5)
+    (*_, item) = sealed({"items": items}).attributes["items"]
+    assert item == {"id": "A", "price": 2.5, "engraving": "Z"}
+
+
 class Price(float):
     """As numpy's, which are floats and something else as well."""
 
@@ -413,21 +433,73 @@ def test_a_record_tells_of_the_visitor_what_the_conversion_takes_from_it(
     assert here._replace(left_out=()) == there._replace(left_out=())
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.dictionaries(
-    st.one_of(st.sampled_from([*sc.ALIASES, *sc.SEALED_ATTRIBUTES, "conversion.type", "user.id", "items"]), st.text()),
+class Choice(Enum):
+    CURRENCY = "EUR"
+    BLANK = " "
+    NUMBER = 5
+
+
+TEXTS = (
+    "", " ", "0", "1", "1234.5", "1,234", "EUR", " eur ", "granted", "no", "SE", "de", "meta,ga4", "website", "\ud800",
+    "\u200b", "10.0.0.1", "https://shop.example/?a=b", "https://ada@shop.example/?a=ada%40x.com", "ada@x.com", "ab" * 32,
+    '[{"id": "A"}]', '{"id": 1}',
+)  # fmt: skip
+OBJECTS = (
+    *Choice,
+    Key("EUR"),
+    Key(""),
+    Price(2.5),
+    Decimal("1.5"),
+    Decimal("NaN"),
+    date(2026, 1, 1),
+    UUID(int=5),
+    10**400,
+)
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.sampled_from(TEXTS + OBJECTS)
+)
+item_keys = st.sampled_from(["id", "sku", "price", "item_price", "name", "quantity", "brand", "coupon"])
+some_items = st.dictionaries(item_keys | item_keys.map(Key) | st.text(), leaves, max_size=3)
+given_values = st.one_of(
+    leaves,
+    st.lists(leaves, max_size=2) | st.lists(leaves, max_size=2).map(tuple),
+    st.lists(some_items, max_size=2) | some_items,
     st.recursive(
-        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()),
-        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)), max_leaves=5,
-    ), max_size=6,
-))  # fmt: skip
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=5,
+    ),
+)
+known_names = st.sampled_from([*sc.ALIASES, *_FIELDS, *sc.SEALED_ATTRIBUTES, "conversion.type", "user.id", "plan"])
+some_attributes = st.dictionaries(known_names | st.text(), given_values, max_size=6)
+SPELLINGS = [[name, *(one for one in sc.ALIASES if sc.ALIASES[one] == name)] for name in sorted({*sc.ALIASES.values()})]
+several_spellings = (
+    st.sampled_from(SPELLINGS)
+    .flatmap(st.permutations)
+    .flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, given_values)))
+)
+both = st.tuples(several_spellings, some_attributes).map(lambda two: two[0] | two[1])
+
+
+@settings(max_examples=1000, deadline=None)
+@given(some_attributes | several_spellings | both)
 def test_no_attributes_whatsoever_raise(attributes: dict[str, Any]) -> None:
     """What comes out is JSON that any parser takes, and it is the same where the event was sealed and written down before."""
     event = event_of(record("Purchase", attributes, NOW), EventType.PURCHASE)
     conversion = conversion_of(event, "SE")
     json.dumps(conversion.properties, allow_nan=False)
-    again = conversion_of(load(dump(seal(event, "SE"))))
-    assert again._replace(left_out=()) == conversion._replace(left_out=())
+    sealed_event = seal(event, "SE")
+    for again in (sealed_event, load(dump(sealed_event)), unpack(pack(sealed_event))):
+        assert conversion_of(again)._replace(left_out=()) == conversion._replace(left_out=())
+
+
+@pytest.mark.parametrize("unusable", [[], (), [[]], False, " ", {}, b"x"])
+def test_a_spelling_that_cannot_be_used_yields_to_another(unusable: Any) -> None:
+    """In whatever order they are given, and also where the event was sealed before."""
+    given = {"user_agent": ["0"], "user_agent.original": unusable}
+    for attributes in (given, dict(reversed(given.items()))):
+        assert captured(**attributes).request.user_agent == "0"
+        assert conversion_of(sealed(attributes)).request.user_agent == "0"
 
 
 GIVEN = {

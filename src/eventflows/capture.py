@@ -148,12 +148,12 @@ _steps: ByName[_Step] = ByName(_step)
 def _plan(names: tuple[Any, ...]) -> tuple[persons.Held, tuple[_Step, ...]]:
     """How an event with these attributes is read: what holds a person, and a step for each of the others."""
     steps: list[_Step] = []
-    met = set(names)
-    for name in names:
+    met: set[str] = set()
+    for name in sorted(names, key=sc.ALIASES.__contains__):  # an attribute comes before its other spellings
         if name not in persons.KINDS:
             key, place, reader, attribute = _steps[name]
             if place >= 0:
-                yields = attribute != key and attribute in met
+                yields = attribute in met
                 met.add(attribute)
                 attribute = attribute if yields else ""
             steps.append((key, place, reader, attribute))
@@ -183,8 +183,8 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
             continue
         try:
             if place >= 0:
-                if more and (fields[place] is not _BLANK[place] or attributes.get(more) not in (None, "")):
-                    continue  # another spelling: the attribute itself wins, or the first of two
+                if more and fields[place] is not _BLANK[place]:
+                    continue  # this is another spelling
                 if (clean := reader(value)) != "":
                     fields[place] = clean
             elif place == _PROPERTY:

@@ -111,7 +111,8 @@ ALIASES: Final[Mapping[str, str]] = {
     "locale": LANGUAGE,
     "http.request.header.sec_gpc": SEC_GPC,  # as OpenTelemetry's Python instrumentations write it
 }
-"""Other spellings of an attribute. The attribute itself wins where both are given; of two aliases the first given."""
+"""Other spellings of an attribute. Where several are given the attribute itself wins, then the first of its aliases; one that
+cannot be used yields to the next."""
 
 SEALED_ATTRIBUTES: Final[Mapping[str, str]] = {
     USER_EMAIL: "email",
