@@ -1,7 +1,8 @@
 """The Flask example under the highest load that it sustains, with and without EventFlows.
 
-`with_eventflows` and `without` make the app for gunicorn, in its process. `measure` is ours: it starts both in turn, one worker
-with eight threads, and loads each for a while.
+`with_eventflows` and `without` make the app for gunicorn, in its process. `measure` is ours: it starts both, one worker with
+eight threads each, and loads them in turns of a second. Both have the same core to themselves, one after the other; who loads
+them and what they deliver to have the rest, where the machine has more than one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ from .sink import ROOT, Sink
 
 THREADS = 8
 CONNECTIONS = 16
+TURN = 1.0
+"""Seconds for which one server is loaded before it is the other's turn."""
+SETTLES = 0.5
+"""Seconds without an event after which all are taken to be delivered."""
 MIXES = {"every request an order": 1, "one request in 20 an order": 20}
 VARIANTS = {"without EventFlows": "without()", "with EventFlows": "with_eventflows('{sink}')"}
 ORDER = {"email": "mara@example.com", "phone": "+46 70 123 45 67", "items": {"LMP-11": 1, "LMP-29": 2}}
@@ -90,32 +95,65 @@ def shop(traces: Any) -> Any:
 # --- in ours
 
 
-def measure(sink: Sink, rounds: int, seconds: float) -> Samples:
-    """Requests per second of each variant under each mix; the variants take turns."""
+def measure(sink: Sink, rounds: int, turns: int) -> Samples:
+    """What each variant does in each turn, under each mix. Servers are new in each round, as none is like another."""
     samples: Samples = {}
-    for number in range(rounds):
-        for mix, every in MIXES.items():
-            order = list(VARIANTS.items())
-            for variant, factory in order if number % 2 == 0 else reversed(order):
-                tell(f"app: round {number + 1} of {rounds}: {mix}, {variant}")
+    with apart(sink) as core:
+        for number in range(rounds):
+            for mix, every in MIXES.items():
+                tell(f"app: round {number + 1} of {rounds}: {mix}")
                 sink.control.mode()
                 sink.control.forget()
-                with serving(factory.format(sink=sink.url)) as (port, server):
-                    load(port, every, min(1.0, seconds))
-                    before, used = sink.control.report()["arrived"], processor_seconds(server)
-                    per_second = load(port, every, seconds)
-                    time.sleep(1.5)
-                    arrived = sink.control.report()["arrived"] - before
-                    cpu = (processor_seconds(server) - used) * 1e6 / (per_second * seconds)
-                found = {"rate": per_second, "cpu": cpu, "delivered": arrived / seconds}
-                samples.setdefault(f"{mix}, {variant}", []).append(found)
+                with ExitStack() as stack:
+                    servers = {
+                        variant: stack.enter_context(serving(factory.format(sink=sink.url), core))
+                        for variant, factory in VARIANTS.items()
+                    }
+                    for turn in range(-1, turns):  # the first is for the servers to get warm
+                        for variant in servers if turn % 2 == 0 else reversed(servers):
+                            found = _turn(sink, *servers[variant], every)
+                            if turn >= 0:
+                                samples.setdefault(f"{mix}, {variant}", []).append(found)
     tell("")
     return samples
 
 
+def _turn(sink: Sink, port: int, server: int, every: int) -> dict[str, float]:
+    """One server under load, until what it has queued is delivered."""
+    before, used = sink.control.report()["arrived"], processor_seconds(server)
+    per_second = load(port, every, TURN)
+    arrived = _settled(sink, before) - before
+    cpu = (processor_seconds(server) - used) * 1e6 / (per_second * TURN)
+    return {"rate": per_second, "cpu": cpu, "delivered": arrived / TURN}
+
+
+def _settled(sink: Sink, arrived: int) -> int:
+    """How many events have arrived, once no more come."""
+    while (now := int(sink.control.report()["arrived"])) > arrived:
+        arrived = now
+        time.sleep(SETTLES)
+    return arrived
+
+
 @contextmanager
-def serving(factory: str) -> Iterator[tuple[int, int]]:
-    """Port and process id of a running server."""
+def apart(sink: Sink) -> Iterator[set[int]]:
+    """The core of the servers, off which everything else is kept; all of them where there is only one."""
+    if not hasattr(os, "sched_setaffinity") or len(cores := os.sched_getaffinity(0)) < 2:
+        yield set()
+        return
+    core = {min(cores)}
+    try:
+        for process in (0, sink.process):
+            os.sched_setaffinity(process, cores - core)
+        yield core
+    finally:
+        for process in (0, sink.process):
+            os.sched_setaffinity(process, cores)
+
+
+@contextmanager
+def serving(factory: str, core: set[int]) -> Iterator[tuple[int, int]]:
+    """Port and process id of the worker of a running server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -124,24 +162,29 @@ def serving(factory: str) -> Iterator[tuple[int, int]]:
     server = subprocess.Popen(
         [python, "-m", "gunicorn", *bind, f"benchmarks.app:{factory}"], cwd=ROOT, env=child_environment()
     )
+    if core:
+        os.sched_setaffinity(server.pid, core)
     try:
         for _ in range(200):
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.request("GET", "/")
+                connection.getresponse().read()
                 break
             except OSError:
                 time.sleep(0.05)
-        yield port, server.pid
+            finally:
+                connection.close()
+        (worker,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
+        yield port, int(worker)
     finally:
         server.terminate()
         server.wait(60)
 
 
-def processor_seconds(server: int) -> float:
-    """Of the server's worker so far."""
-    workers = Path(f"/proc/{server}/task/{server}/children").read_text(encoding="ascii").split()
-    fields = [Path(f"/proc/{worker}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for worker in workers]
-    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+def processor_seconds(process: int) -> float:
+    """Of a process so far, by the clock that Linux has for each."""
+    return time.clock_gettime((~process << 3) | 2)
 
 
 def load(port: int, every: int, seconds: float) -> float:

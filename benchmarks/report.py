@@ -50,12 +50,21 @@ def number(value: float) -> str:
 def cell(found: Iterable[float]) -> str:
     """The median, and from where to where the rounds went."""
     ordered = sorted(found)
-    if not ordered:
+    return _cell(ordered, ordered[:1], ordered[-1:])
+
+
+def turns(found: Iterable[float]) -> str:
+    """The median of many short turns, and its quartiles."""
+    ordered = sorted(found)
+    quartiles = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else ordered
+    return _cell(ordered, quartiles[:1], quartiles[-1:])
+
+
+def _cell(found: Sequence[float], low: Sequence[float], high: Sequence[float]) -> str:
+    if not found:
         return ""
-    middle = number(statistics.median(ordered))
-    if len(ordered) == 1:
-        return middle
-    return f"{middle} <sub>{number(ordered[0])}–{number(ordered[-1])}</sub>"
+    middle = number(statistics.median(found))
+    return middle if len(found) == 1 else f"{middle} <sub>{number(low[0])}–{number(high[0])}</sub>"
 
 
 def ratio(samples: Samples, name: str, *path: str, to: str = BASELINE) -> str:
@@ -222,10 +231,10 @@ def app(results: dict[str, Any]) -> str:
     for mix in dict.fromkeys(name.rpartition(", ")[0] for name in samples):
         without, with_ours = samples[f"{mix}, without EventFlows"], samples[f"{mix}, with EventFlows"]
         pairs = zip(values(with_ours, "rate"), values(without, "rate"), strict=False)
-        lost = cell((1 - mine / theirs) * 100 for mine, theirs in pairs)
-        rates = [cell(values(found, "rate")) for found in (without, with_ours)]
-        cpus = [cell(values(found, "cpu")) for found in (without, with_ours)]
-        rows.append([mix, *rates, lost, *cpus, cell(values(with_ours, "delivered"))])
+        lost = turns((1 - mine / theirs) * 100 for mine, theirs in pairs)
+        rates = [turns(values(found, "rate")) for found in (without, with_ours)]
+        cpus = [turns(values(found, "cpu")) for found in (without, with_ours)]
+        rows.append([mix, *rates, lost, *cpus, turns(values(with_ours, "delivered"))])
     head = [
         "the Flask example",
         *("requests/s without", "with EventFlows", "lost, %"),
@@ -239,9 +248,9 @@ def ordinary(results: dict[str, Any]) -> str:
     samples = results["ordinary"]["ordinary"]
     rows = []
     for name in samples[0]:
-        without, with_it = (median(samples, name, when) or 0 for when in ("without", "with"))
-        share = f"{(with_it / without - 1) * 100:.1f}"
-        rows.append([name, number(without), number(with_it), number(with_it - without), share])
+        without, added = (list(values(samples, name, what)) for what in ("without", "added"))
+        share = turns(more / less * 100 for more, less in zip(added, without, strict=False))
+        rows.append([name, turns(without), turns(values(samples, name, "with")), turns(added), share])
     head = ["a request that records no conversion, µs of CPU", "without EventFlows", "with", "adds", "%"]
     return "What an ordinary request pays, without a server\n\n" + table(head, rows)
 

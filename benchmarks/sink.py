@@ -261,7 +261,7 @@ class Control:
 
 
 class Sink:
-    """A running sink: `url` for the clients, `control` for us. A context manager."""
+    """A running sink: `url` for the clients, `control` for us, `process` is its id. A context manager."""
 
     def __enter__(self) -> Sink:
         self._process = subprocess.Popen(
@@ -272,6 +272,7 @@ class Sink:
         )
         assert self._process.stdout is not None
         self.port, control = json.loads(self._process.stdout.readline())
+        self.process = self._process.pid
         self.url = f"http://127.0.0.1:{self.port}"
         self.control = Control(control)
         return self
