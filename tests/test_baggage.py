@@ -73,7 +73,7 @@ def by_requests(url: str) -> None:
 
 def by_httpx(url: str) -> None:
     httpx = pytest.importorskip("httpx")
-    httpx.get(url, headers=injected(), trust_env=False)
+    httpx.get(url, headers=injected(), trust_env="example" in url)
 
 
 def by_async_httpx(url: str) -> None:
@@ -102,6 +102,20 @@ CLIENTS = [by_urllib, by_requests, by_httpx, by_async_httpx, by_aiohttp]
 def members(header: str | None) -> dict[str, str]:
     pairs = (member.partition("=") for member in (header or "").split(",") if member)
     return {unquote(name): unquote(value) for name, _, value in pairs}
+
+
+@pytest.mark.parametrize("client", CLIENTS[:3])
+@pytest.mark.parametrize(("allowed", "host"), [("127.0.0.1", "ads.example"), ("orders.example", "orders.example")])
+def test_through_a_proxy_the_host_behind_it_counts(
+    client: Callable[[str], None], allowed: str, host: str, server: tuple[int, list[str | None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    port, arrived = server
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
+    eventflows.configure([Catcher()], visitor={"baggage": True, "baggage_hosts": [allowed]})
+    by_wsgi(lambda: client(f"http://{host}/"))
+    assert [bool(header) for header in arrived] == [host == allowed]
 
 
 @pytest.mark.parametrize("client", CLIENTS)

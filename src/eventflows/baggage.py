@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from opentelemetry import baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
@@ -24,6 +24,7 @@ from .visitor import current_settings
 HEADER = "baggage"
 _MAX_LENGTH = 4096  # of the 8,192 bytes that the whole header may have: https://www.w3.org/TR/baggage/#limits
 _ADDED = "_eventflows_baggage"
+_TARGET = "_eventflows_target"
 _patches: Patches | None = None
 
 
@@ -34,6 +35,7 @@ def switch_on() -> None:
         return
     _patches = patches = Patches()
     patches.wrap(W3CBaggagePropagator, "inject", _inject)
+    patches.wrap_later("http.client", "HTTPConnection", "putrequest", _put_request)
     patches.wrap_later("http.client", "HTTPConnection", "putheader", _put_header)
     patches.wrap_later("http.client", "HTTPConnection", "endheaders", _end_headers)
     patches.wrap_later("httpcore", "ConnectionPool", "handle_request", _httpcore)
@@ -85,19 +87,30 @@ def _members() -> str:
     return ",".join(found)
 
 
+def _put_request(wrapped: Any, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    url = args[1] if len(args) > 1 else kwargs.get("url")
+    # Through a proxy a request is made by the whole URL: the connection's host is the proxy.
+    whole = isinstance(url, str) and url.startswith(("http://", "https://"))
+    setattr(connection, _TARGET, urlsplit(url).hostname if whole else None)
+    return wrapped(*args, **kwargs)
+
+
+def _goes_inward(connection: Any) -> bool:
+    target = getattr(connection, _TARGET, None) or getattr(connection, "_tunnel_host", None)
+    return _allowed(target or connection.host)
+
+
 def _put_header(wrapped: Any, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = args[0] if args else ""
-    if isinstance(name, (str, bytes)) and len(name) == len(HEADER) and _text(name).lower() == HEADER:
-        host = getattr(connection, "_tunnel_host", None) or connection.host
-        if not getattr(connection, _ADDED, False) and _allowed(host) and (members := _members()):
-            setattr(connection, _ADDED, True)
-            return wrapped(name, ",".join([*(_text(value) for value in args[1:]), members]))
+    is_ours = isinstance(name, (str, bytes)) and len(name) == len(HEADER) and _text(name).lower() == HEADER
+    if is_ours and not getattr(connection, _ADDED, False) and _goes_inward(connection) and (members := _members()):
+        setattr(connection, _ADDED, True)
+        return wrapped(name, ",".join([*(_text(value) for value in args[1:]), members]))
     return wrapped(*args, **kwargs)
 
 
 def _end_headers(wrapped: Any, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    host = getattr(connection, "_tunnel_host", None) or connection.host
-    if not getattr(connection, _ADDED, False) and _allowed(host) and (members := _members()):
+    if not getattr(connection, _ADDED, False) and _goes_inward(connection) and (members := _members()):
         setattr(connection, _ADDED, True)
         connection.putheader(HEADER, members)
     connection.__dict__.pop(_ADDED, None)
