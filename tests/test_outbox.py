@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from eventflows.pipeline import Pipeline
 from eventflows.providers.base import Response
 from eventflows.retry import RetryPolicy, retry_after_seconds
 from eventflows.sandbox import Sandbox
+from eventflows.transport import HttpTransport
 
 from .test_pipeline import FAST, LEAD, adds_up, record
 
@@ -183,6 +185,47 @@ def test_in_an_outage_one_request_at_a_time_probes_and_nothing_is_lost(
     said = [record.getMessage() for record in caplog.records]
     assert sum("trying one at a time" in line for line in said) == 1
     assert sum("requests succeed again" in line for line in said) == 1
+
+
+def test_probes_follow_one_another_as_the_policy_says(platform: Down, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not when a thread wakes up that has rested for long, having seen that a probe was under way."""
+    monkeypatch.setattr(outbox, "IDLE_SECONDS", 3_600)
+    platform.down, platform.failing = False, 40
+    pipeline = ga4(platform)
+    for number in range(40):
+        record(**{"user.id": str(number)})
+    assert eventflows.force_flush(20_000)
+    assert pipeline.stats()["ga4"].delivered == 40
+
+
+def test_what_goes_again_soon_does_not_wait_for_what_goes_again_late(
+    platform: Down, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two requests are under way; the first fails, and its thread rests until its time has come, when the second one fails."""
+    monkeypatch.setattr(outbox, "IDLE_SECONDS", 3_600)
+    waits, calls, goes_on = iter([3_600.0, 0.05]), count(), threading.Event()
+    monkeypatch.setattr(RetryPolicy, "wait", lambda *_: next(waits))
+
+    def send(*_: object) -> Response:
+        number = next(calls)
+        if number == 1:
+            assert goes_on.wait(10)
+        return Response(503 if number < 2 else 204)
+
+    monkeypatch.setattr(HttpTransport, "send", send)
+    pipeline = ga4(platform)
+    record(**{"user.id": "1"})
+    record(**{"user.id": "2"})
+
+    def until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come about in time"
+            time.sleep(0.01)
+
+    until(lambda: (box := pipeline._lanes.named("ga4")._outbox) is not None and bool(box._later and box._resting))
+    goes_on.set()
+    until(lambda: pipeline.stats()["ga4"].delivered == 1)
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -111,7 +111,7 @@ class Outbox:
         # Whoever waits has a condition of his own on the one lock, so that nobody is woken for what another waits for.
         self._lock = threading.Lock()
         self._resting: list[threading.Condition] = []  # consumers without work; the last one is called first
-        self._watched = False  # one of them wakes up by itself when the time of a request comes
+        self._watched = NEVER  # when one of them wakes up by itself, for a request whose time comes then
         self._room = threading.Condition(self._lock)  # the lane's thread, while the queue is full
         self._quiet = threading.Condition(self._lock)  # whoever closes
         self._ready: deque[Work] = deque()
@@ -269,7 +269,7 @@ class Outbox:
                 seconds = self._seconds_to_work(now)
                 if seconds <= 0:
                     return self._take()
-                watch = seconds < NEVER and not self._watched
+                watch = now + seconds < self._watched
                 if not watch:
                     seconds = idle_until - now
                     if seconds <= 0 or (self._closing and not (self._ready or self._later)):
@@ -289,14 +289,15 @@ class Outbox:
 
     def _rest(self, seconds: float, *, watch: bool) -> None:
         """Wait to be called, or for so long."""
-        called = threading.Condition(self._lock)
+        called, until = threading.Condition(self._lock), time.monotonic() + seconds
         self._resting.append(called)
-        self._watched = self._watched or watch
+        if watch:
+            self._watched = until
         called.wait(seconds)
         if called in self._resting:
             self._resting.remove(called)
-        if watch:
-            self._watched = False
+        if watch and self._watched == until:  # else for one whose time comes sooner another thread watches
+            self._watched = NEVER
 
     def _take(self) -> Work:
         """The first request that is ready. Whoever takes one calls another thread for what is left."""
@@ -311,7 +312,7 @@ class Outbox:
     def _seconds_to_go(self, now: float) -> float:
         """How long the lane as a whole has to wait before its next request; 0 or less where it may go."""
         if self._broken and self._sending:
-            return IDLE_SECONDS  # the probe is under way; its end wakes us
+            return NEVER  # the probe is under way; who sends it looks again then
         paced = self._pace.seconds(now) if self._pace is not None and not self._closing else 0.0
         return max(self._not_before - now, paced)
 
