@@ -410,6 +410,17 @@ def test_what_a_person_was_erased_from_is_not_sent(sandbox: Sandbox, tmp_path: P
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_no_outcome_is_kept_of_what_was_erased(tmp_path: Path) -> None:
+    """It comes when the event is gone, as from a request that was under way."""
+    held = settled(tmp_path, 1)
+    (event, line) = Event("gone", EventType.LEAD, "Lead", 1, {}, sealed=True), held.spool.line("meta")
+    held.take_in([(event, line)])
+    assert journals.erase(tmp_path, lambda event: event.id == "gone") == 1
+    held.settle("meta", [journal.Row(line.seq, "delivered", "")])
+    assert held._reader.execute("SELECT seq FROM outcome").fetchall() == [(1,)]
+    holding.give_back(held)
+
+
 def test_who_is_erased_while_requests_wait_for_their_first_turn_is_in_none_of_them(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -405,7 +405,8 @@ def _settle(db: sqlite3.Connection, provider: str, rows: Sequence[Row], now: int
     )
     seqs = [row.seq for row in new]
     these = f"seq IN ({','.join('?' * len(seqs))})"
-    db.execute(f"UPDATE event SET left = left - 1 WHERE {these}", seqs)  # noqa: S608
+    if db.execute(f"UPDATE event SET left = left - 1 WHERE {these}", seqs).rowcount < len(seqs):  # noqa: S608 some were erased
+        db.execute(f"DELETE FROM outcome WHERE {these} AND seq NOT IN (SELECT seq FROM event)", seqs)  # noqa: S608
     db.execute(
         "INSERT INTO history SELECT seq, id, name, order_id, captured_at, owed,"  # noqa: S608
         f" CASE WHEN {IS_DEAD.format(table='event')} THEN body END FROM event WHERE left <= 0 AND {these}",

@@ -291,8 +291,7 @@ class Outbox:
         """Wait to be called, or for so long."""
         called, until = threading.Condition(self._lock), time.monotonic() + seconds
         self._resting.append(called)
-        if watch:
-            self._watched = until
+        self._watched = until if watch else self._watched
         called.wait(seconds)
         if called in self._resting:
             self._resting.remove(called)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from .journal import Journal, Row
@@ -20,7 +21,7 @@ class Outcomes:
     def __init__(self, provider: str, notices: Notices) -> None:
         self._provider = provider
         self._notices = notices
-        self._unwritten: list[tuple[Journal, Row]] = []
+        self._unwritten: deque[tuple[Journal, Row]] = deque()
 
     def write(self, sources: Iterable[Source], status: str, reason: str, attempts: int = 0) -> None:
         """Write the outcome of those that are in a journal."""
@@ -42,9 +43,9 @@ class Outcomes:
 
     def write_again(self) -> bool:
         """Write what could not be written before; True where all is written now."""
-        unwritten, self._unwritten = self._unwritten, []
         by_journal: dict[Journal, list[Row]] = {}
-        for journal, row in unwritten:
+        for _ in range(len(self._unwritten)):  # one by one, as another thread may add some meanwhile
+            journal, row = self._unwritten.popleft()
             by_journal.setdefault(journal, []).append(row)
         for journal, rows in by_journal.items():
             self.write_rows(journal, rows)
