@@ -18,7 +18,7 @@ from eventflows.sandbox import Sandbox
 
 from .test_deadlines import MARGIN
 from .test_pipeline import LEAD, adds_up
-from .test_storage import arrived, outcomes, record, start, until
+from .test_storage import arrived, outcomes, record, run, start, until
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +111,25 @@ def test_a_flush_uses_its_time_to_try_again(sandbox: Sandbox, tmp_path: Path) ->
         threading.Timer(0.5, let_go).start()
         assert eventflows.force_flush(10_000)
     assert arrived(sandbox) == ["before", "meanwhile"]
+
+
+def test_the_first_event_does_not_wait_for_a_dead_processs_journal(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whoever has it locked lets nobody read it either. It is taken over once it is free."""
+    run("http://127.0.0.1:9", tmp_path, 0, 3, "kill")
+    (path,) = journals.files(tmp_path)
+    other = sqlite3.connect(path, isolation_level=None)
+    for statement in ("PRAGMA journal_mode = WAL", "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE", "COMMIT"):
+        other.execute(statement)
+    started = time.monotonic()
+    start(sandbox.url, tmp_path)
+    time.sleep(0.1)  # its storage looks at the folder
+    record("first")
+    assert time.monotonic() - started < MARGIN
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["first"]
+    other.close()
+    until(lambda: len(arrived(sandbox)) >= 4)
+    assert arrived(sandbox) == ["e00000", "e00001", "e00002", "first"]
 
 
 def test_others_are_told_of_an_event_once(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from . import spool
-from .journal import DAMAGED, SUFFIX, Journal, connect
+from .journal import DAMAGED, OWN_BUSY_SECONDS, SUFFIX, Journal, connect
 from .lifecycle import give_way, still_at_fork
 from .log import Notices, logger
 from .spool import private
@@ -96,7 +96,7 @@ def owes(path: Path) -> bool:
     if spool.size(path):
         return True
     try:
-        db = connect(path, writable=False)
+        db = connect(path, writable=False, busy_seconds=OWN_BUSY_SECONDS)
         try:
             return db.execute("SELECT 1 FROM event LIMIT 1").fetchone() is not None
         finally:
@@ -124,7 +124,7 @@ def forget(folder: Path, retention: float) -> None:
 
 
 def _knows_older(path: Path, before: int) -> bool:
-    with suppress(sqlite3.Error), closing(connect(path, writable=False)) as db:
+    with suppress(sqlite3.Error), closing(connect(path, writable=False, busy_seconds=OWN_BUSY_SECONDS)) as db:
         oldest = db.execute("SELECT captured_at FROM history ORDER BY seq LIMIT 1").fetchone()
         return oldest is not None and oldest[0] < before
     return False
