@@ -332,7 +332,7 @@ class _Answer:
     token: Token[AnyVisitor | None]
 
     def start(self, status: str, headers: Any, exc_info: Any = None) -> Any:
-        self.request.failed = status.startswith("5")
+        self.request.failed = status[:1] == "5"
         if exc_info is None:
             return self.start_response(status, headers)
         return self.start_response(status, headers, exc_info)
@@ -393,13 +393,12 @@ async def answer_asgi(
     if scope.get("type") not in ("http", "websocket") or REQUEST_KEY in scope:
         await app(scope, receive, send)
         return
-    told = Told(_sent_by, head_of_scope, of_scope(scope, time_ns()), _trusted(trusted))
-    visitor: AnyVisitor = Visitor(told)
+    told = (_sent_by, head_of_scope, of_scope(scope, time_ns()), _trusted(trusted))
     unit = None  # a WebSocket lasts too long to be one
     if scope["type"] == "http":
-        visitor = unit = Request(_around())
-        unit.taken, unit.encloses = told, True
-    scope[REQUEST_KEY] = visitor
+        unit = Request(_around())
+        unit.taken, unit.encloses = (Told, *told), True
+    visitor = scope[REQUEST_KEY] = unit or Visitor(Told(*told))
     token = _of_request.set(visitor)
 
     async def sent(message: Message) -> None:
