@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from copy import deepcopy
 from ctypes import c_double
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -369,6 +370,19 @@ def test_the_default_id_is_the_same_on_every_route_when_there_is_an_order() -> N
     )
     assert captured("Gift Wrapped", order_id=7).id == "Gift Wrapped-7"
     assert captured().id != captured().id
+
+
+class NoTime(datetime):
+    """As `pandas.NaT` is."""
+
+    def timestamp(self) -> float:
+        return float("nan")
+
+
+@pytest.mark.parametrize("timestamp", [NoTime(2026, 1, 1), datetime(1, 1, 1), "yesterday", -1, True, 1.5])
+def test_a_time_that_cannot_be_read_is_now(timestamp: Any) -> None:
+    before = time.time_ns()
+    assert before <= values.unix_nano(timestamp) <= time.time_ns()
 
 
 def test_nanoseconds_are_kept() -> None:

@@ -400,7 +400,8 @@ def snapshot(value: object, depth: int = 0) -> Any:
 def unix_nano(timestamp: int | datetime | None) -> int:
     """A timestamp as OpenTelemetry writes it; a datetime is taken too, and anything else is now."""
     if isinstance(timestamp, datetime):
-        return int(timestamp.timestamp() * 1_000_000) * 1000
+        with suppress(ValueError, OverflowError, OSError):  # such as that of pandas for no time at all
+            return int(timestamp.timestamp() * 1_000_000) * 1000
     if isinstance(timestamp, int) and not isinstance(timestamp, bool) and timestamp > 0:
         return timestamp
     return time.time_ns()
