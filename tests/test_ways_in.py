@@ -189,6 +189,13 @@ def test_track_returns_a_bool_and_never_raises(user_data: Any, sandbox: Sandbox)
     assert isinstance(eventflows.tracker.track("Purchase", user_data=user_data, properties={"value": 1}), bool)
 
 
+def test_what_track_is_not_told_of_the_user_is_taken_from_the_properties(sandbox: Sandbox) -> None:
+    eventflows.configure(four(sandbox.url))
+    eventflows.tracker.track("Lead", user_data={"email": None}, properties=PURCHASE, providers="meta")
+    assert eventflows.force_flush(10_000)
+    assert sandbox.events("meta")[0]["event"]["user_data"]["em"]
+
+
 def test_tracks_providers_may_be_one_string(sandbox: Sandbox) -> None:
     eventflows.configure(four(sandbox.url))
     eventflows.tracker.track("Lead", properties=PURCHASE, exclude_providers="meta, ga4", event_id="1")

@@ -135,7 +135,7 @@ def _names(given: Iterable[str] | str | None) -> list[str] | str | None:
 
 
 def _attributes(user_data: Mapping[str, Any]) -> dict[str, Any]:
-    found = {_USER_DATA[key]: value for key, value in user_data.items() if key in _USER_DATA}
+    found = {_USER_DATA[key]: value for key, value in user_data.items() if key in _USER_DATA and value is not None}
     click = user_data.get("click_id")
     if isinstance(click, str) and click:
         if kind := next((kind for prefix, kind in _CLICK_PREFIXES.items() if click.startswith(prefix)), None):
