@@ -410,6 +410,19 @@ def test_what_a_person_was_erased_from_is_not_sent(sandbox: Sandbox, tmp_path: P
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_what_a_damaged_journal_has_lost_is_not_taken_for_erased(sandbox: Sandbox, tmp_path: Path) -> None:
+    """As where a page of the file went wrong while the app ran: what is in memory is delivered all the same."""
+    pipeline = start(sandbox.url, tmp_path, flush_interval="10m")
+    record("a", "b")
+    assert pipeline.stats()["meta"].pending == 2
+    db = sqlite3.connect(journals.files(tmp_path)[0])
+    db.execute("DELETE FROM event")
+    db.commit()
+    db.close()
+    assert eventflows.force_flush(5_000)
+    assert arrived(sandbox) == ["a", "b"]
+
+
 def test_no_outcome_is_kept_of_what_was_erased(tmp_path: Path) -> None:
     """It comes when the event is gone, as from a request that was under way."""
     held = settled(tmp_path, 1)

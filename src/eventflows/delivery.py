@@ -175,7 +175,7 @@ def unsettled(entries: Sequence[Entry], settled: Sequence[Settled]) -> Sequence[
 
 
 def erased(entries: Sequence[Entry]) -> list[Entry]:
-    """Those whose row in the journal is gone, because somebody had the person erased."""
+    """Those that somebody had a person erased from."""
     by_journal: dict[Journal, dict[int, Entry]] = {}
     for entry in entries:
         journal, seq = entry.source.journal, entry.source.seq
@@ -184,7 +184,7 @@ def erased(entries: Sequence[Entry]) -> list[Entry]:
     found: list[Entry] = []
     for journal, rows in by_journal.items():
         try:
-            found.extend(rows[seq] for seq in journal.gone(list(rows)))
+            found.extend(rows[seq] for seq in journal.erased(list(rows)))
         except sqlite3.Error:
             continue  # it cannot be read; what is in memory goes on
     return found

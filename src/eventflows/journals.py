@@ -157,7 +157,7 @@ def _erase(path: Path, matches: Callable[[Event], bool], unread: Unread) -> int:
         with transaction(db):
             for table in ("event", "history"):  # it may have its outcome by now
                 forget(db, table, [(seq,) for seq in found])
-            db.executemany("INSERT OR IGNORE INTO erased VALUES (?)", [(seq,) for seq in on_the_way])
+            db.executemany("INSERT OR IGNORE INTO erased VALUES (?)", [(seq,) for seq in found])
     return len(found)
 
 
