@@ -354,6 +354,34 @@ def test_the_first_conversion_of_an_exit_handler_is_delivered(sandbox: Sandbox) 
     assert len(sandbox.events("meta")) == 1
 
 
+ENDING_PROGRAM = """
+import eventflows
+from eventflows import MetaProvider
+from eventflows.pipeline import Pipeline
+
+def told(name, call):
+    def telling(*args):
+        print(name)
+        return call(*args)
+    return telling
+
+Pipeline.force_flush, Pipeline.shutdown = told("flush", Pipeline.force_flush), told("shutdown", Pipeline.shutdown)
+eventflows.configure([MetaProvider("123", "abc")], endpoint={url!r})
+eventflows.get_tracer("script").add_event("Lead", {{"user.email": "a@x.com"}})  # with providers made after `configure`
+"""
+
+
+def test_at_the_end_of_a_process_a_pipeline_waits_once(sandbox: Sandbox) -> None:
+    """And not once for each provider that it is attached to, which have exit handlers as well: in an outage that adds up."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING_PROGRAM.format(url=sandbox.url)],
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    calls = done.stdout.split()
+    assert (done.returncode, set(calls)) == (0, {"shutdown"})
+    assert len(sandbox.events("meta")) == 1
+
+
 SIGNAL_PROGRAM = """
 import signal, time, eventflows
 from eventflows import MetaProvider

@@ -66,6 +66,11 @@ def _exit(seconds: float = SECONDS_AT_EXIT) -> None:
         shutdown(subject, max(0.0, deadline - time.monotonic()) * 1000)
 
 
+def is_exiting() -> bool:
+    """Whether exit handlers are running: the main thread is over by then."""
+    return not threading.main_thread().is_alive()
+
+
 def _end_with_celerys_pool(signals: ModuleType) -> None:
     def ended(**_: Any) -> None:
         _exit(SECONDS_AT_WORKERS_END)

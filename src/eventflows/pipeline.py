@@ -409,6 +409,7 @@ class Pipeline:
             undo()
 
     def release(self, route: object, timeout_millis: float = 30_000) -> bool:
-        """That route's provider shuts down: flush, and with the last route shut down as well."""
+        """That route's provider shuts down: flush, and with the last route, or at the end of the process, shut down as well."""
         self._routes.pop(id(route), None)
-        return self.force_flush(timeout_millis) if self._routes else self.shutdown(timeout_millis)
+        goes_on = self._routes and not lifecycle.is_exiting()  # else one would wait for an outage after the other
+        return self.force_flush(timeout_millis) if goes_on else self.shutdown(timeout_millis)
