@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import SpanKind
 
 import eventflows
-from eventflows import EventFlowsInstrumentor, visitor
+from eventflows import EventFlowsInstrumentor, log, visitor
 from eventflows.context import around
 from eventflows.conversion import Conversion
 from eventflows.providers.console import ConsoleProvider
@@ -411,9 +411,9 @@ def test_a_proxys_address_on_the_server_span_is_not_the_visitors(caught: list[Co
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "unsampled"])
 def test_what_cannot_be_read_of_a_span_costs_itself_only(
-    sampler: Any, caught: list[Conversion], instrumented: None
+    sampler: Any, caught: list[Conversion], instrumented: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And above all not what the visitor has told."""
+    """And above all not what the visitor has told; the log says that it was so, and nothing of what was there."""
     start(sampler, visitor=PROXIES)
     EventFlowsInstrumentor().instrument()
     attributes = {
@@ -449,6 +449,8 @@ def test_what_cannot_be_read_of_a_span_costs_itself_only(
     request = caught[0].request
     assert (request.client_address, request.url) == (None, "https://shop.example/orders")
     assert request.user_agent == "Mozilla/5.0 (X11)"
+    log.tell_held(all_of_them=True)  # a line of this kind may have been less than a minute ago
+    assert "1 spans could not be read for their visitor (ValueError)" in caplog.text
 
 
 @pytest.mark.parametrize("way", [by_wsgi, by_asgi, None])

@@ -19,6 +19,7 @@ from . import semconv as sc
 from .commit import UnitOfWork
 from .cookies import clicks_of_cookies, clicks_of_url
 from .errors import Unusable
+from .log import Notices
 from .proxies import Network, client_address
 from .request import READERS
 from .spans import Scope, UnsampledRoot, begin, is_server, join, owner_of, scope_of
@@ -46,6 +47,7 @@ _TELLING = frozenset({sc.CLIENT_ADDRESS, sc.URL_FULL, _COOKIE}.union(*_OTHERS.va
 """What a span that is none of an HTTP server's may tell of the visitor."""
 _OUTGOING = (SpanKind.CLIENT, SpanKind.PRODUCER)
 _EMPTY: tuple[Any, ...] = ("", (), [])
+_notices = Notices("visitor")
 
 
 def follow(span: Any, context: Context | None) -> None:
@@ -190,8 +192,10 @@ def _spans(span: Any, scope: Scope | None) -> list[_SpanTold]:
 def _known(visitor: Told | None, spans: Sequence[_SpanTold], carried: Mapping[str, object] = {}) -> dict[str, Any]:
     found = dict(visitor.attributes) if visitor is not None else {}
     for attributes, trusted in spans:
-        with suppress(Exception):  # whatever is on a span must not cost what the visitor told, such as a denial
+        try:
             _take(found, attributes, trusted)
+        except Exception as problem:  # noqa: BLE001 reason: it must not cost what the visitor told, such as a denial
+            _notices.warn("span", "{count} spans could not be read for their visitor (%s)", type(problem).__name__)
     for key, value in carried.items():
         name = str(key).removeprefix(sc.CONVERSION_CLICK)
         if name in sc.CLICK_IDS and sc.CONVERSION_CLICK + name not in found:
