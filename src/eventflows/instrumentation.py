@@ -31,6 +31,7 @@ from .sealing import Event, shown_event_name
 from .semconv import CONVERSION_TYPE
 
 _SCOPE = "eventflows"
+_NOBODY, _BATCHES = Listeners.NOBODY, Listeners.BATCHES  # before Python 3.12 they are slow to look up
 _notices = Notices("capture")
 
 
@@ -54,11 +55,11 @@ def add_event(
         return
     provider = get_logger_provider()
     who = listeners(provider, EventFlowsLogRecordProcessor, pipeline)
-    if who is Listeners.NOBODY:
+    if who is _NOBODY:
         pipeline.leave(name, attributes, timestamp)
         return
     tell = _LogRecord(pipeline, provider, scope, get_current(), time.time_ns()).emit
-    if who is Listeners.BATCHES:
+    if who is _BATCHES:
         pipeline.leave(name, attributes, timestamp, tell)
     elif (event := pipeline.record(name, attributes, timestamp, always=True)) is not None:
         pipeline.reader.tell(tell, event)

@@ -113,7 +113,8 @@ class Pipeline:
             Whether it was taken.
         """
         try:
-            self._check_fork()
+            if self._pid != os.getpid():  # else the call would cost as much as the look
+                self._check_fork()
             attributes = attributes or {}
             if self.reader.has(attributes) or not isinstance(name, str):
                 return False
