@@ -713,6 +713,29 @@ def test_what_the_app_learns_of_the_visitor_counts_from_then_on(caught: list[Con
     assert "email.lower" not in caught[0].user.sealed
 
 
+def test_click_ids_are_read_from_a_url_that_the_app_tells(caught: list[Conversion]) -> None:
+    """As from the request's own: a single-page app tells the page that was landed on, and the request is one of its API."""
+    landed = "https://shop.example/?gclid=g1&fbclid=f2&ttclid=t1&rdt_cid=r1"
+    start()
+
+    def handler() -> None:
+        eventflows.visitor_update({"url.full": landed, "conversion.click.gclid": "g2"})
+        purchase("1")
+        eventflows.visitor_update({"url.full": "https://shop.example/thanks"})
+        purchase("2")
+
+    by_wsgi(handler, environ(QUERY_STRING="fbclid=f1"))
+    with eventflows.visitor_context({"url.full": landed}):
+        purchase("3")
+    assert eventflows.force_flush(5_000)
+    told, later, restored = (dict(c.clicks) for c in caught)
+    assert {name: told[name] for name in ("gclid", "fbclid", "ttclid", "rdt_cid")} == {
+        "gclid": "g2", "fbclid": "f2", "ttclid": "t1", "rdt_cid": "r1"
+    }  # fmt: skip
+    assert later == told
+    assert restored == {"gclid": "g1", "fbclid": "f2", "ttclid": "t1", "rdt_cid": "r1"}
+
+
 def test_what_was_told_first_counts_however_often_something_is_told(caught: list[Conversion]) -> None:
     """As on a WebSocket, or in a job that runs for days: nothing gathers, and a denial is never lost."""
     start()

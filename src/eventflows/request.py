@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from . import semconv as sc
 from . import values
-from .cookies import clicks
+from .cookies import clicks, clicks_of_url
 from .errors import Unusable
 from .log import Notices
 from .pii import contains_email
@@ -50,7 +50,14 @@ _notices = Notices("visitor")
 
 
 def read_attributes(given: Mapping[Any, Any] | None) -> dict[str, Any]:
-    """The usable attributes of a visitor among these; all others are left out."""
+    """The usable attributes of a visitor among these, with the click ids of their URL; all others are left out."""
+    found = _read(given)
+    for name, value in clicks_of_url(found.get(sc.URL_FULL)).items():
+        found.setdefault(sc.CONVERSION_CLICK + name, value)
+    return found
+
+
+def _read(given: Mapping[Any, Any] | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in given.items() if isinstance(given, Mapping) else ():
         try:
@@ -106,7 +113,7 @@ def attributes_of(head: RequestHead, trusted: Sequence[Network]) -> dict[str, An
         )
         address = None
     query = f"?{head.query}" if head.query else ""
-    found = read_attributes(
+    found = _read(
         {
             sc.CLIENT_ADDRESS: address,
             sc.USER_AGENT: header("user-agent"),
