@@ -56,7 +56,7 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if (pipeline := running.current()) is not None:
         running.make_current(None)
-        pipeline.shutdown(2_000)
+        pipeline.shutdown(500)
     _forget_globals()
 
 

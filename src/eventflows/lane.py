@@ -289,13 +289,13 @@ class Lane:
     def wait_answered(self, deadline: float) -> None:
         """After `close`: wait for the answers to what was under way then, and have all outcomes written to the journal.
 
-        Those that cannot be written are tried again until the deadline (of `time.monotonic`).
+        Args:
+            deadline: Of `time.monotonic`; see `Outcomes.write_last`.
         """
         for outbox in (*self._former, self._outbox):
             if outbox is not None:
                 outbox.wait_answered()
-        while not self._outcomes.write_again() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        self._outcomes.write_last(deadline)
 
     # --- the storage's side
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from .journal import Journal, Row
+from .journal import Journal, Locked, Row
 from .log import UNWRITTEN, Notices
 from .mapping import Source
+
+DISK_SECONDS = 1.0
+"""So long the end of a process is held up by a disk that takes nothing."""
 
 
 class Outcomes:
@@ -22,6 +26,7 @@ class Outcomes:
         self._provider = provider
         self._notices = notices
         self._unwritten: deque[tuple[Journal, Row]] = deque()
+        self._locked = False
 
     def write(self, sources: Iterable[Source], status: str, reason: str, attempts: int = 0) -> None:
         """Write the outcome of those that are in a journal."""
@@ -38,6 +43,7 @@ class Outcomes:
             journal.settle(self._provider, rows)
         except Exception as problem:  # noqa: BLE001 reason: they have their outcome, whatever the disk does
             self._unwritten.extend((journal, row) for row in rows)
+            self._locked = isinstance(problem, Locked)
             told = problem if isinstance(problem, sqlite3.Error) else type(problem).__name__
             self._notices.warn("write", UNWRITTEN, self._provider, told, count=len(rows))
 
@@ -50,3 +56,15 @@ class Outcomes:
         for journal, rows in by_journal.items():
             self.write_rows(journal, rows)
         return not self._unwritten
+
+    def write_last(self, deadline: float) -> None:
+        """Write what could not be written before, as there is no later time.
+
+        What another program's lock holds up is tried again until the deadline (of `time.monotonic`). A disk that takes nothing
+        has a moment: it will not heal by waiting, and the platforms know the ids of what comes again.
+        """
+        for_the_disk = min(deadline, time.monotonic() + DISK_SECONDS)
+        while not self.write_again():
+            if time.monotonic() >= (deadline if self._locked else for_the_disk):
+                return
+            time.sleep(0.05)
