@@ -105,7 +105,7 @@ def set_up_telemetry() -> None:
             visitor={"trusted_proxies": ["loopback"]},
             commit="span_ok",
         )
-        print(f"what arrives at the platforms: {sandbox.url}/_sandbox/events")
+        print(f"what arrives at the platforms: {sandbox.url}")
     EventFlowsInstrumentor().instrument()
     print(
         "place an order:\n"

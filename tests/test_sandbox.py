@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from facebook_business.api import FacebookAdsApi
 from facebook_business.exceptions import FacebookRequestError
 from facebook_business.session import FacebookSession
 
+from eventflows.cli import main
 from eventflows.sandbox import Sandbox
 
 EMAIL = "4dcde2d74f78a04130eab1c7bc19534840c346ffd2626e244a75d469b2391aea"
@@ -745,11 +747,46 @@ def test_the_events_can_be_read_and_forgotten_over_http(sandbox: Sandbox) -> Non
     assert told == {"events": sandbox.events(), "refused": sandbox.refused()}
     assert [set(entry) for entry in told["events"]] == [{"provider", "account", "received_at", "event"}] * 2
     assert set(told["refused"][0]) == {"provider", "account", "received_at", "event", "reason"}
-    assert "1 accepted, 1 refused" in requests.get(sandbox.url, timeout=5).text
     sandbox.fault("meta", status=500)
     assert requests.post(f"{sandbox.url}/_sandbox/reset", timeout=5).ok
     assert sandbox.events() == sandbox.refused() == sandbox.requests == []
     assert meta(sandbox, META_LEAD).ok
+
+
+def test_the_page_shows_what_arrived_and_why_it_was_refused(sandbox: Sandbox) -> None:
+    """Whoever opens the sandbox's address in a browser; what came over the wire cannot become part of the page."""
+    assert "Nothing yet" in requests.get(sandbox.url, timeout=5).text
+    meta(sandbox, META_LEAD)
+    meta(sandbox, {"data": [{"event_name": "<script>alert(1)</script>"}]})
+    reddit(sandbox, {"data": {"events": [{"type": {"tracking_type": "CUSTOM", "custom_event_name": "Tour"}}]}})
+    meta(sandbox, "no list of events")
+    answer = requests.get(sandbox.url, timeout=5)
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    shown = answer.text
+    assert "<td>Meta Conversions API<td class=count>1<td class=count>2" in shown
+    assert shown.index("meta (no readable event)") < shown.index("meta &lt;script&gt;") < shown.index("meta Lead<")
+    assert "reddit Tour" in shown
+    assert html.escape(sandbox.refused("meta")[0]["reason"]) in shown
+    assert "<script" not in shown
+
+
+def test_the_page_shows_the_last_ones_of_many(sandbox: Sandbox) -> None:
+    for _ in range(3):
+        meta(sandbox, {"data": META_LEAD["data"] * 40})
+    shown = requests.get(sandbox.url, timeout=5).text
+    assert "The last 100 of 120 events" in shown
+    assert shown.count("<details>") == 100
+
+
+@pytest.mark.parametrize(("argv", "told"), [
+    (["--port", "99999"], "--port: 99999 must be a number from 0 to 65535"),
+    (["--account", "meta:123"], "--account: must look like meta:123:token"),
+    (["--account", "mta:1:2"], "--account: no platform 'mta'; there are: meta, ga4, tiktok, reddit"),
+    (["--host", "nowhere.invalid"], "--host, --port: cannot listen on nowhere.invalid:8787: "),
+])  # fmt: skip
+def test_the_command_says_what_is_wrong_with_its_options(argv: list[str], told: str, capsys: Any) -> None:
+    assert main(["sandbox", *argv]) == 2
+    assert capsys.readouterr().err.startswith(f"eventflows: {told}")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/_sandbox/nothing", "/meta/v26.0/123/feed", "/ga4/collect",

@@ -353,8 +353,8 @@ def test_a_shop_brings_its_own_sandbox_and_says_how_to_order(name: str, tmp_path
         (url,) = (word for word in curl if word.startswith("http"))
         headers = {**dict([kind.split(": ")]), "Cookie": cookies}
         assert requests.post(url, data=body, headers=headers, timeout=10).status_code == 201
+        assert f"what arrives at the platforms: http://127.0.0.1:{platforms}\n" in log.read_text()
         shown = f"http://127.0.0.1:{platforms}/_sandbox/events"
-        assert shown in log.read_text()
         until(lambda: len(requests.get(shown, timeout=10).json()["events"]) == 4, 10, log.read_text)
         both = requests.get(shown, timeout=10).json()
     assert both["refused"] == []

@@ -30,17 +30,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _sandbox(arguments: argparse.Namespace) -> int:
     if find_spec("fastjsonschema") is None:
         raise MissingDependencyError("the sandbox", "sandbox")
-    from ..sandbox.server import serve
+    from ..sandbox.server import PLATFORMS, serve
 
+    if not 0 <= arguments.port <= 65535:
+        raise ConfigurationError(f"--port: {arguments.port} must be a number from 0 to 65535")
     accounts: dict[str, dict[str, str]] = {}
     for entry in arguments.account:
         provider, _, rest = entry.partition(":")
         account, _, token = rest.rpartition(":")
         if not (provider and account and token):
             raise ConfigurationError("--account: must look like meta:123:token")
+        if provider not in PLATFORMS:
+            raise ConfigurationError(f"--account: no platform {provider!r}; there are: {', '.join(PLATFORMS)}")
         accounts.setdefault(provider, {})[account] = token
     try:
         serve(arguments.host, arguments.port, accounts, as_json=arguments.json)
     except OSError as problem:
-        raise ConfigurationError(f"--port: {arguments.host}:{arguments.port}: {problem.strerror}") from None
+        where = f"{arguments.host}:{arguments.port}"
+        raise ConfigurationError(f"--host, --port: cannot listen on {where}: {problem.strerror}") from None
     return 0

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from . import ga4, meta, reddit, schema, tiktok
+from .page import page
 from .store import Credentials, Fault, Store
 from .wire import Answer, Platform, Request, load_json
 
@@ -150,7 +151,8 @@ def _start_message(url: str) -> str:
     lines = [f"EventFlows sandbox on {url} (Ctrl-C stops it). Nothing leaves this machine.", ""]
     for platform in PLATFORMS.values():
         lines += [f"  {platform.title:<28} {url}/{platform.name}{path}" for path in platform.paths]
-    lines += ["", f"  {'What arrived':<28} {url}/_sandbox/events"]
+    lines += ["", f"  {'What arrived':<28} {url}/"]
+    lines += [f"  {'The same as JSON':<28} {url}/_sandbox/events"]
     lines += [f"  {'Let requests fail (POST)':<28} {url}/_sandbox/faults"]
     lines += [f"  {'Forget everything (POST)':<28} {url}/_sandbox/reset"]
     return "\n".join(lines)
@@ -229,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif name == "_sandbox":
             self._reply(*self._control(path, body))
         elif rest == "":
-            self._reply(200, self._summary())
+            self._reply(200, self._page(), {"Content-Type": "text/html; charset=utf-8"})
         else:
             self._reply(404, {"error": f"The sandbox has nothing at {target.path}; it has {', '.join(PLATFORMS)}"})
 
@@ -291,14 +293,9 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"faults": fault.times}
         return 404, {"error": f"The sandbox has nothing at {self.command} /_sandbox/{path}"}
 
-    def _summary(self) -> str:
+    def _page(self) -> str:
         both = self.server.store.both()
-        lines = ["EventFlows sandbox", ""]
-        for name, platform in PLATFORMS.items():
-            accepted = sum(entry["provider"] == name for entry in both["events"])
-            refused = sum(entry["provider"] == name for entry in both["refused"])
-            lines.append(f"{platform.title:<28} {accepted} accepted, {refused} refused")
-        return "\n".join([*lines, "", "Details: GET /_sandbox/events", ""])
+        return page(PLATFORMS.values(), both["events"], both["refused"])
 
     def _reply(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
         if body is None:
@@ -307,12 +304,13 @@ class _Handler(BaseHTTPRequestHandler):
             payload = body.encode()
         else:
             payload = json.dumps(body).encode()
+        if payload and status not in (204, 304):
+            kind = "text/plain" if isinstance(body, str) else "application/json"
+            headers = {"Content-Type": kind, **(headers or {})}
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         if status not in (204, 304):
-            if payload:
-                self.send_header("Content-Type", "text/plain" if isinstance(body, str) else "application/json")
             self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         if status not in (204, 304) and self.command != "HEAD":
