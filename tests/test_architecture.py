@@ -48,7 +48,7 @@ LAYERS = [
     },
     {"pii"},
     {"values", "consent", "retry", "kinds", "lookup", "config_file", "lifespan"},
-    {"cookies", "persons", "consent_settings", "delivery_settings", "selection"},
+    {"cookies", "items", "persons", "consent_settings", "delivery_settings", "selection"},
     {"sealing"},
     {"provider_settings", "stored"},
     {"spool"},

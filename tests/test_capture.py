@@ -260,7 +260,7 @@ NESTED: list[tuple[Any, Any]] = [
     ([Decimal("9.5"), Colour.OPAL, [True]], [9.5, "opal", [True]]),
     ([Tagged("a"), {"b": Tagged("c")}], ["a", {"b": "c"}]),
     ([(1, 2), {3}], [[1, 2], [3]]),
-    ([2**70, "é", None, 1.5], [2**70, "é", None, 1.5]),
+    ([2**63 - 1, "é", None, 1.5], [2**63 - 1, "é", None, 1.5]),
 ]
 """Values, and what they are read as."""
 
@@ -278,20 +278,59 @@ def test_what_an_app_changes_later_was_not_recorded(value: Any, expected: Any) -
 
 
 @pytest.mark.parametrize(
-    "items",
+    ("items", "kept"),
     [
-        [{"id": "a", "price": c_double(1.5)}],
-        [{"id": "a", "quantity": bytearray(b"2")}],
-        [{"id": "a"}, c_double(1.5)],
-        {"id": "a", "price": c_double(1.5)},
-        [[c_double(1.5)]],
+        ([{"id": "a", "price": c_double(1.5)}, {"id": "b"}], (Item("a"), Item("b"))),
+        ([{"id": "a", "quantity": bytearray(b"2"), "price": 5}], (Item("a", price=5),)),
+        ([{"id": "a", "image": object()}, c_double(1.5), None], (Item("a"),)),
+        ({"id": "a", "price": Decimal("NaN")}, (Item("a"),)),
     ],
 )
-def test_what_is_no_json_is_refused_also_within_a_list(items: Any) -> None:
+def test_what_is_no_json_in_an_item_costs_only_itself(items: Any, kept: tuple[Item, ...]) -> None:
     """Numbers of numpy have a buffer, too, whose bytes nobody wants in the place of a price."""
+    given = {"conversion.items": items}
+    assert captured(**given).items == conversion_of(sealed(given)).items == kept
+
+
+@pytest.mark.parametrize("items", [[[c_double(1.5)]], [object()], object()])
+def test_items_without_any_are_left_out(items: Any) -> None:
     conversion = captured(**{"conversion.items": items})
     assert conversion.items == ()
     assert [name for name, _ in conversion.left_out] == ["conversion.items"]
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        (Decimal("1249.50"), 1249.5),
+        (Decimal("123456789012345678"), 123456789012345678),
+        (Decimal("5E+3"), 5000),
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (2**63, None),
+        ("9" * 400, None),
+        (Decimal("1E+400"), None),
+        (Decimal("sNaN"), None),
+        (Decimal("Infinity"), None),
+    ],
+)
+def test_a_number_is_kept_to_its_last_digit_or_is_none_that_a_platform_reads(given: Any, value: float | None) -> None:
+    conversion = captured(value=given, tax=given, items=[{"id": "a", "price": given}])
+    assert conversion.value == conversion.tax == conversion.items[0].price == value
+    assert type(conversion.value) is type(value)
+
+
+@pytest.mark.parametrize(
+    "given", [Decimal("12345678901234567"), 12345678901234567, "12345678901234567", Decimal(2**100), 2**100]
+)
+def test_an_id_is_kept_to_its_last_digit(given: Any) -> None:
+    """As databases have them, which write whole numbers as decimals."""
+    attributes = {"order_id": given, "items": [{"id": given}], "note": given}
+    expected = str(int(given))
+    for conversion in (captured(**attributes), conversion_of(sealed(attributes))):
+        note = conversion.properties["note"]
+        assert (conversion.order_id, conversion.items[0].id, str(note)) == (expected,) * 3
+        assert isinstance(note, str) or abs(note) < 2**63
 
 
 class Key(str):

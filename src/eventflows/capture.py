@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import persons, values
+from . import items, persons, values
 from . import semconv as sc
 from .conversion import Consent, Conversion, Device, EventType, Identifiers, Item, Request
 from .cookies import clicks_of_url
@@ -67,7 +67,7 @@ _FIELDS: Mapping[str, tuple[type[Any], str, Callable[[object], Any]]] = {
     sc.CONVERSION_VALUE: (Conversion, "value", values.number),
     sc.CONVERSION_CURRENCY: (Conversion, "currency", values.currency),
     sc.CONVERSION_ORDER_ID: (Conversion, "order_id", values.identifier),
-    sc.CONVERSION_ITEMS: (Conversion, "items", values.items),
+    sc.CONVERSION_ITEMS: (Conversion, "items", items.read),
     sc.CONVERSION_QUANTITY: (Conversion, "quantity", values.count),
     sc.CONVERSION_SEARCH_TERM: (Conversion, "search_term", values.identifier),
     sc.CONVERSION_COUPON: (Conversion, "coupon", values.identifier),

@@ -13,9 +13,10 @@ import marshal
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from . import persons, values
+from . import items, persons, values
 from . import semconv as sc
 from .conversion import EventType
 from .errors import Unusable
@@ -126,13 +127,22 @@ def record(
             continue
         try:
             held[key] = copy = hold(value)
-            if type(copy) is bytes:
-                packed = (*packed, key)
         except Exception as problem:  # noqa: BLE001 reason: a value with a hostile __iter__ or __len__ must not reach the app
-            left_out = (*left_out, _left_out(key, problem))
-            held[key] = _instead(treatments[key])
+            held[key] = copy = _usable_items(key, value, hold)
+            if copy is None:
+                left_out = (*left_out, _left_out(key, problem))
+                held[key] = _instead(treatments[key])
+        if type(copy) is bytes:
+            packed = (*packed, key)
     fields = (name, held, time_unix_nano, around, origin, timed_here, left_out, owed, tell, packed)
     return tuple.__new__(Recorded, fields)  # half the time of a call
+
+
+def _usable_items(key: Any, value: Any, hold: Callable[[Any], Any]) -> Any:
+    """Of items what can be held, as a bad field costs only itself; None where nothing can, and for any other attribute."""
+    with suppress(Exception):
+        return hold(items.plain(value)) if treatments[key] is _items else None
+    return None
 
 
 _FORMAT = 2
@@ -255,7 +265,7 @@ Treatment = Callable[[Any], Any]
 
 
 def _items(value: Any) -> Any:
-    return values.writable(value) if isinstance(value, str) and not _AT.search(value) else values.plain_items(value)
+    return values.writable(value) if isinstance(value, str) and not _AT.search(value) else items.plain(value)
 
 
 _AT = re.compile(r"@|%(?:25)*40|\\u0040")  # as it may stand in JSON
@@ -265,6 +275,11 @@ def _flag(value: Any) -> Any:
     """As it was given; of a header's list the first, which is the one that is read."""
     values.flag(value)
     return values.custom(value[0] if isinstance(value, (list, tuple)) else value)
+
+
+def _names(value: Any) -> Any:
+    values.names(value)
+    return values.custom(value)
 
 
 def _consent(value: Any) -> Any:
@@ -315,6 +330,8 @@ _BY_ATTRIBUTE: Mapping[str, Treatment] = {
     sc.CONVERSION_LIMITED_DATA_USE: _flag,
     sc.CONVERSION_ITEMS: _items,
     sc.CONVERSION_COMMIT: values.commit,
+    sc.CONVERSION_PROVIDERS: _names,
+    sc.CONVERSION_EXCLUDE_PROVIDERS: _names,
     **{sc.CONVERSION_CONSENT + purpose: _consent for purpose in sc.CONSENT_PURPOSES},
 }
 

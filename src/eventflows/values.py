@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
@@ -18,7 +17,6 @@ from typing import Any, cast
 from urllib.parse import unquote_plus, urlsplit
 from uuid import UUID
 
-from .conversion import Item
 from .country import alpha_2
 from .errors import Unusable
 from .pii import contains_email
@@ -28,18 +26,8 @@ _LANGUAGE = re.compile(r"[A-Za-z]{1,8}([-_.@][A-Za-z0-9]{1,8})*")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _HOLDS_EMAIL = "holds an e-mail address"
 _MAX_DEPTH = 6
-_MANY = 10**9
-
-_ITEM_KEYS: Mapping[str, str] = {
-    **{name: name for name in ("id", "name", "price", "quantity", "category")},
-    **{name: name for name in ("brand", "variant", "coupon", "discount")},
-    **dict.fromkeys(("item_id", "content_id", "product_id", "sku"), "id"),
-    **dict.fromkeys(("item_name", "content_name", "product_name", "title"), "name"),
-    **dict.fromkeys(("item_category", "content_category"), "category"),
-    "item_price": "price",
-    "item_brand": "brand",
-    "item_variant": "variant",
-}
+_MANY = 10**15
+_INT64 = 2**63
 
 
 def writable(found: str) -> str:
@@ -90,17 +78,34 @@ def number(value: object) -> float | int:
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value) if "." in value else int(value)
     elif isinstance(value, Decimal):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float, Real)) or not math.isfinite(value):
+        value = _exact(value)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        whole = int(value)  # those of numpy, say, are no JSON
+        if not is_int64(whole):
+            raise Unusable("a number of more than 64 bits")
+        return whole
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise Unusable("not a number")
-    return int(value) if isinstance(value, (int, Integral)) else float(value)  # those of numpy, say, are no JSON
+    return float(value)
+
+
+def _exact(value: Decimal) -> float | int:
+    """A whole number to its last digit, as ids in databases are; any other as the nearest float."""
+    if not value.is_finite():
+        return math.nan
+    return int(value) if value.adjusted() < 40 and value == value.to_integral_value() else float(value)
+
+
+def is_int64(whole: int) -> bool:
+    """Whether the platforms' decoders read this number: they refuse all that is in a request for one of more than 64 bits."""
+    return -_INT64 <= whole < _INT64
 
 
 def count(value: object) -> int:
     if type(value) is int and 0 <= value < _MANY:
         return value
     found = number(value)
-    if found < 0 or found != int(found):
+    if not 0 <= found < _MANY or found != int(found):
         raise Unusable("not a whole number of pieces")
     return int(found)
 
@@ -226,124 +231,12 @@ def names(value: object) -> frozenset[str]:
     return frozenset(identifier(part).lower() for part in parts if part or isinstance(part, bytes))
 
 
-def items(value: object) -> tuple[Item, ...]:
-    """Items as maps, as a JSON string, or as a list of either."""
-    entries = _entries(value)
-    found = tuple([item for entry in entries if (item := _item(entry)) is not None])
-    if entries and not found:
-        raise Unusable("not a list of items")
-    return found
-
-
-def _entries(value: object) -> Sequence[Any]:
-    if type(value) is list:
-        return value
-    if isinstance(value, str):
-        value = _json(value)
-    if isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise Unusable("not a list of items")
-    return value
-
-
-def _json(source: str) -> Any:
-    try:
-        return json.loads(source)
-    except ValueError:
-        raise Unusable("not JSON") from None
-
-
-def _item(entry: object) -> Item | None:
-    """One item; None for what is none, which costs its neighbours nothing."""
-    if type(entry) is not dict:
-        entry = _map_of(entry)
-        if entry is None:
-            return None
-    found = _BLANK_ITEM.copy()
-    for key, value in entry.items():
-        place = _item_place(key)
-        if place is None or (not value and (value is None or value == "")):
-            continue
-        index, reader, is_alias = place
-        if is_alias and found[index] is not None:
-            continue
-        try:
-            found[index] = reader(value)
-        except Unusable:
-            continue  # the bad field of an item costs neither the item nor its neighbours
-    return tuple.__new__(Item, found)
-
-
-_BLANK_ITEM: list[Any] = [None] * len(Item._fields)
-
-
-def _map_of(entry: object) -> Mapping[Any, Any] | None:
-    if isinstance(entry, str):
-        try:
-            entry = _json(entry)
-        except Unusable:
-            return None
-    return entry if isinstance(entry, Mapping) else None
-
-
-_ITEM_READERS: Mapping[str, Callable[[object], Any]] = {"price": number, "discount": number, "quantity": count}
-_ITEM_PLACES: Mapping[str, tuple[int, Callable[[object], Any], bool]] = {
-    key: (Item._fields.index(name), _ITEM_READERS.get(name, identifier), key != name)
-    for key, name in _ITEM_KEYS.items()
-}
-"""Key of an item → its field, how it is read, and whether the key is another spelling, which a field's own name overrides."""
-_item_place = _ITEM_PLACES.get
-
-
-def plain_items(value: object) -> list[Any]:
-    """Items as plain JSON data, without what would carry a person in the open."""
-    entries = _entries(value)
-    found = [plain for entry in entries if (plain := _plain_item(entry)) is not None]
-    if entries and not found:
-        raise Unusable("not a list of items")
-    return found
-
-
-def _plain_item(entry: object) -> Mapping[Any, Any] | None:
-    if type(entry) is not dict:
-        entry = _map_of(entry)
-        if entry is None:
-            return None
-    for key, value in entry.items():
-        kind = type(value)
-        if not (
-            key in _ITEM_PLACES
-            and (
-                kind is int
-                or (kind is float and value - value == 0.0)
-                or (
-                    kind is str
-                    and "@" not in value
-                    and "%" not in value
-                    and (value.isascii() or writable(value) == value)
-                )
-            )
-        ):
-            return _cleaned_item(entry)
-    return entry
-
-
-def _cleaned_item(entry: Mapping[Any, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in entry.items():
-        if isinstance(key, str) and not contains_email(key):
-            with suppress(Unusable):
-                found[writable(key)] = custom(value)
-    return found
-
-
 def custom(value: Any, depth: int = 0) -> Any:
     """A custom property as plain JSON data."""
     kind = type(value)
     if kind is str and "@" not in value and "%" not in value:
         return value if value.isascii() else writable(value)
-    if kind is int or kind is bool or (kind is float and value - value == 0.0):
+    if kind is bool or (kind is int and -_INT64 <= value < _INT64) or (kind is float and value - value == 0.0):
         return value
     if kind is list and depth < _MAX_DEPTH:
         return [custom(entry, depth + 1) for entry in value]
@@ -355,8 +248,9 @@ def custom(value: Any, depth: int = 0) -> Any:
         if contains_email(value):
             raise Unusable(_HOLDS_EMAIL)
         return writable(str.__str__(value))  # of a subclass what it holds
-    if isinstance(value, (int, float, Decimal, Real)):
-        return number(value)
+    if isinstance(value, (Decimal, Real)):
+        value = _exact(value) if isinstance(value, Decimal) else value
+        return number(value) if not isinstance(value, Integral) or is_int64(int(value)) else str(int(value))
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     if isinstance(value, UUID):
