@@ -448,6 +448,9 @@ def test_a_400_refuses_the_events_it_names_and_halves_the_batch_otherwise(
     ("response", "status"),
     [
         (Response(200, {"data": {"message": "Successfully processed 2 conversion events."}}), Status.DELIVERED),
+        (Response(200), Status.RETRY),
+        (Response(200, []), Status.RETRY),
+        (Response(200, {"error": {"code": 500, "message": "?"}}), Status.RETRY),
         (Response(401, {"error": {"code": 401, "message": "No bearer token provided."}}), Status.UNAUTHORIZED),
         (Response(403), Status.UNAUTHORIZED),
         (Response(404), Status.UNAUTHORIZED),

@@ -141,6 +141,7 @@ def test_the_locale_is_one_language_tag(language: str, locale: str | None) -> No
         ("shop_id", 7, "7"),
         ("predicted_ltv", "12.5", 12.5),
         ("predicted_ltv", "high", None),
+        ("predicted_ltv", "9" * 400, None),
         ("customer_type", "returning", "returning"),
         ("customer_type", "vip", None),
         ("delivery_category", "drone", None),
@@ -217,7 +218,8 @@ def answer(code: int, message: str = "", status: int = 200) -> Response:
         (answer(40001), Status.UNAUTHORIZED), (answer(40105), Status.UNAUTHORIZED), (answer(40007), Status.UNAUTHORIZED),
         (answer(40100), Status.RETRY), (answer(40016), Status.RETRY), (answer(50000), Status.RETRY),
         (answer(40999), Status.SUSPECT), (answer(40999, status=503), Status.RETRY),
-        (Response(200, None), Status.RETRY), (Response(502, None), Status.RETRY), (Response(0, error="x"), Status.RETRY),
+        (Response(200, None), Status.RETRY), (Response(202, {}), Status.RETRY), (Response(302), Status.RETRY),
+        (Response(407), Status.UNAUTHORIZED), (Response(502, None), Status.RETRY), (Response(0, error="x"), Status.RETRY),
     ],
 )  # fmt: skip
 def test_the_bodys_code_decides(response: Response, status: Status) -> None:

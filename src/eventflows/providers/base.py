@@ -10,6 +10,7 @@ A provider is constants plus pure functions: no I/O, no clock, no environment. T
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -187,9 +188,11 @@ def by_http_status(response: Response, batch: Sequence[Sent]) -> list[Outcome]:
     status, reason = response.status, f"HTTP {response.status}"
     if status == 0:
         return unanswered(response, batch)
-    if status in (408, 425, 429) or status >= 500:
+    if status < 300:
+        return all_of(batch, Status.RETRY, f"{reason} without the platform's answer")
+    if status < 400 or status in (408, 425, 429) or status >= 500:  # redirects are some proxy's, to a login, say
         return all_of(batch, Status.RETRY, reason)
-    if status in (401, 403, 404):
+    if status in (401, 403, 404, 407):
         return all_of(batch, Status.UNAUTHORIZED, reason)
     return all_of(batch, Status.SUSPECT, reason)
 
@@ -355,7 +358,7 @@ def as_texts(value: Any) -> list[str]:
 def as_amount(value: Any) -> float | int | None:
     """A property that the platform documents as a number, or None."""
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value.strip()):
-        return float(value)
+        return amount if math.isfinite(amount := float(value)) else None
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 

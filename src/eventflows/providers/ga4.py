@@ -194,9 +194,7 @@ class GA4Provider(Provider):
         if 200 <= status < 300:
             # All that a 2xx says is that the request arrived; GA4 never tells more.
             return validated(response, batch) if self.test_mode else all_of(batch, Status.DELIVERED)
-        if status in (0, 408, 413, 425, 429) or status >= 500:
-            return by_http_status(response, batch)
-        return all_of(batch, Status.REFUSED, f"HTTP {status}")
+        return by_http_status(response, batch)
 
     def _event_name(self, conversion: Conversion) -> str:
         if known := self.EVENT_NAMES.get(conversion.type):

@@ -215,9 +215,9 @@ class MetaProvider(Provider):
         body = response.json if isinstance(response.json, Mapping) else {}
         error = body.get("error")
         if not isinstance(error, Mapping):
-            if response.status == 200 and "events_received" not in body:
-                return all_of(batch, Status.RETRY, "HTTP 200 without Meta's answer")  # a proxy's page, say
-            return all_of(batch, Status.DELIVERED) if response.status == 200 else by_http_status(response, batch)
+            if response.status == 200 and "events_received" in body:
+                return all_of(batch, Status.DELIVERED)
+            return by_http_status(response, batch)
         # Meta's status codes say little: the code decides, then is_transient, then the status.
         code, subcode = _integer(error.get("code")), _integer(error.get("error_subcode"))
         reason = f"Meta {code}/{subcode}" + (f" ({_REASONS[subcode]})" if subcode in _REASONS else "")

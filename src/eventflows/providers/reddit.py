@@ -173,7 +173,7 @@ class RedditProvider(Provider):
         )
 
     def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
-        if 200 <= response.status < 300:
+        if response.status == 200 and isinstance(response.json, Mapping) and "data" in response.json:
             return all_of(batch, Status.DELIVERED)
         if response.status == 400:
             # One bad event refuses the whole request ("None were processed"), but the answer says which it was.

@@ -185,8 +185,6 @@ class TikTokProvider(Provider):
         # The body's code decides: errors come with HTTP 200 as well.
         code = response.json.get("code") if isinstance(response.json, Mapping) else None
         if not isinstance(code, int):
-            if response.status == 200:
-                return all_of(batch, Status.RETRY, "HTTP 200 without TikTok's answer")
             return by_http_status(response, batch)
         reason = f"TikTok {code}"
         if code in (0, _PARTIAL_SUCCESS):
