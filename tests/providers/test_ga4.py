@@ -12,7 +12,7 @@ from eventflows.conversion import Request as Visit
 from eventflows.errors import ConfigurationError
 from eventflows.pii import seal_all
 from eventflows.providers.base import DELIVERED, NOT_THE_CULPRIT, Outcome, Response, Status, Unencodable
-from eventflows.providers.ga4 import GA4Provider
+from eventflows.providers.ga4 import MAX_VALUES, GA4Provider
 
 from . import body_of
 
@@ -220,8 +220,8 @@ def test_every_neutral_type_has_its_event_name(event_type: EventType, name: str)
         ("ga_lamp", "e_ga_lamp"),
         ("google_lamp", "e_google_lamp"),
         ("firebase_lamp", "e_firebase_lamp"),
-        ("ad_impression", "ad_impression"),
-        ("screen_view", "screen_view"),
+        ("ad_impression", "e_ad_impression"),
+        ("screen_view", "e_screen_view"),
         ("ä" * 3, "e____"),
         ("x" * 60, "x" * 40),
     ],
@@ -231,9 +231,10 @@ def test_a_custom_name_is_made_one_that_ga4_takes(given: str, name: str) -> None
 
 
 @pytest.mark.parametrize("given", ["ad_impression", "in_app_purchase", "screen_view"])
-def test_names_that_app_streams_reserve_get_a_prefix_only_there(given: str) -> None:
+def test_names_that_only_app_streams_take_get_a_prefix_elsewhere(given: str) -> None:
     event = conversion(name=given, device=Device(app_instance_id="a" * 32))
-    assert APP.encode(event).event["name"] == f"e_{given}"
+    assert APP.encode(event).event["name"] == given
+    assert WEB.encode(event).event["name"] == f"e_{given}"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +302,7 @@ def test_the_session_id_is_read_from_both_cookie_layouts_as_a_number(cookie: str
     assert params(conversion(clicks={**CLIENT, "ga_session_id": cookie})).get("session_id") == session_id
 
 
-@pytest.mark.parametrize(("given", "sent"), [(None, 1), (1200, 1200), (0, 1), (-5, 1), ("9", 1), (True, 1)])
+@pytest.mark.parametrize(("given", "sent"), [(None, 1), (1200, 1200), (0, 1), (-5, 1), ("9", 1), (True, 1), (1e300, 1)])
 def test_the_engagement_time_is_the_property_or_at_least_one(given: Any, sent: int) -> None:
     assert params(conversion(properties={"engagement_time_msec": given}))["engagement_time_msec"] == sent
 
@@ -419,10 +420,21 @@ def test_an_app_stream_repeats_nothing_because_it_deduplicates_nothing() -> None
     assert encoded.envelope == {"app_instance_id": "a" * 32}
 
 
-def test_an_app_stream_refuses_what_has_no_app_instance_id() -> None:
-    with pytest.raises(Unencodable, match=r"^GA4 app streams need conversion\.app_instance_id$") as caught:
-        APP.encode(conversion())
+@pytest.mark.parametrize("given", [None, "a" * 31, "a" * 33, "g" * 32])
+def test_an_app_stream_refuses_what_has_no_app_instance_id(given: str | None) -> None:
+    """Google answers 2xx to such an event, and drops it."""
+    with pytest.raises(
+        Unencodable, match=r"^GA4 app streams need conversion\.app_instance_id: 32 hex digits"
+    ) as caught:
+        APP.encode(conversion(device=Device(app_instance_id=given)))
     assert caught.value.filtered is False
+
+
+@pytest.mark.parametrize("given", [5, True, 1.5])
+@pytest.mark.parametrize("key", ["page_location", "page_referrer", "page_title"])
+def test_a_page_is_a_text_or_left_out(key: str, given: Any) -> None:
+    assert key not in params(conversion(properties={key: given}))
+    assert params(conversion(properties={key: "x" * 2000}))[key] == "x" * MAX_VALUES[key]
 
 
 @pytest.mark.parametrize(("event_type", "value"), [(EventType.REFUND, 49.0), (EventType.PURCHASE, -49.0)])

@@ -209,6 +209,7 @@ def test_a_store_s_event_has_no_click_and_no_device() -> None:
         (f"1790000000123.{UUID}", True),
         ("", False),
         ("1790000000123.", False),
+        (f"1790000000.{UUID}", False),
         (f"x.{UUID}", False),
         (f"{UUID}0", False),
         ("11111111-2222-3333-4444-555555555555", False),
@@ -231,6 +232,16 @@ def test_a_uuid_that_would_sink_the_request_is_left_out(cookie: str, sent: bool)
 def test_an_advertising_id_is_hashed_in_its_system_s_case(advertising_id: str, hashed: dict[str, str]) -> None:
     user = event(conversion(action_source="app", device=Device(advertising_id=advertising_id)))["user"]
     assert {key: value for key, value in user.items() if key in ("idfa", "aaid")} == hashed
+
+
+@pytest.mark.parametrize(("system", "key"), [("iOS", "idfa"), ("iPadOS", "idfa"), ("Android", "aaid")])
+@pytest.mark.parametrize("advertising_id", [IDFA, IDFA.lower()])
+def test_the_operating_system_tells_whose_id_it_is(advertising_id: str, system: str, key: str) -> None:
+    """The case does so only where nothing else does."""
+    device = Device(advertising_id=advertising_id)
+    user = event(conversion(action_source="app", device=device, properties={"os.name": system}))["user"]
+    expected = digest(IDFA if key == "idfa" else IDFA.lower())
+    assert {name: value for name, value in user.items() if name in ("idfa", "aaid")} == {key: expected}
 
 
 @pytest.mark.parametrize(

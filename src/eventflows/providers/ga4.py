@@ -50,6 +50,7 @@ MAX_VALUES: Mapping[str, int] = {"page_title": 300, "page_referrer": 420, "page_
 
 # Without a positive engagement time an event shows in Realtime and is missing in the reports.
 DEFAULT_ENGAGEMENT_TIME_MSEC = 1
+MAX_ENGAGEMENT_TIME_MSEC = 2**53
 # Google's pages disagree where an event's time belongs: beside `params`, or among them. Only beside them it was
 # seen to work; on top level as well where one time holds for the whole request.
 TIME_FIELD = "timestamp_micros"
@@ -73,7 +74,8 @@ _RECOMMENDED_EVENTS = """
     view_promotion qualify_lead disqualify_lead working_lead close_convert_lead close_unconvert_lead
 """
 RESERVED_EVENTS = frozenset(_RESERVED_EVENTS.split())
-RESERVED_APP_EVENTS = frozenset({"ad_impression", "in_app_purchase", "screen_view"})
+# Only app streams take these.
+APP_EVENTS = frozenset({"ad_impression", "in_app_purchase", "screen_view"})
 RESERVED_PREFIXES = ("_", "firebase_", "ga_", "google_", "gtag.")
 # Google's own, and those that only this module may set: a wrong one would break sessions or switch debugging on.
 RESERVED_PARAMS = frozenset({"firebase_conversion", "session_id", "engagement_time_msec", "debug_mode", "items"})
@@ -83,6 +85,7 @@ RESERVED_PARAMS = frozenset({"firebase_conversion", "session_id", "engagement_ti
 _CLIENT_ID = re.compile(r"(?:GA[0-9]\.[0-9-]+\.)?([1-9][0-9]{0,18}\.[1-9][0-9]{0,18})")
 _SESSION = r"([1-9][0-9]{0,17})"
 _SESSION_ID = re.compile(rf"{_SESSION}|GS1\.[0-9-]+\.{_SESSION}(?:\..*)?|GS2\.[0-9-]+\.(?:.*\$)?s{_SESSION}(?:\$.*)?")
+_APP_INSTANCE_ID = re.compile(r"[0-9A-Fa-f]{32}")
 _COUNTRY_PREFIX = re.compile(r"^[A-Za-z]{2}-")
 _NOT_IN_POSTAL_CODES = str.maketrans("", "", ".~")
 
@@ -201,7 +204,7 @@ class GA4Provider(Provider):
             return known
         given = conversion.name
         name = _STANDARD_BY_KEY.get(event_key(given)) or _slug(given)
-        if name in RESERVED_EVENTS or (self.firebase_app_id is not None and name in RESERVED_APP_EVENTS):
+        if name in RESERVED_EVENTS or (self.firebase_app_id is None and name in APP_EVENTS):
             name = f"e_{name}"[:MAX_NAME]
         return name
 
@@ -210,10 +213,10 @@ class GA4Provider(Provider):
         envelope: dict[str, Any] = {}
         if self.firebase_app_id is None:
             envelope["client_id"] = _client_id(conversion)
-        elif app := conversion.device.app_instance_id:
+        elif _APP_INSTANCE_ID.fullmatch(app := conversion.device.app_instance_id or ""):
             envelope["app_instance_id"] = app
         else:
-            raise Unencodable("GA4 app streams need conversion.app_instance_id")
+            raise Unencodable("GA4 app streams need conversion.app_instance_id: 32 hex digits, as Firebase makes it")
         for user_id in user.user_id:
             if 0 < len(user_id) <= MAX_USER_ID and "@" not in user_id:
                 envelope["user_id"] = user_id
@@ -361,7 +364,7 @@ def _params(conversion: Conversion, name: str, provider: GA4Provider) -> dict[st
         if len(params) == MAX_PARAMS:
             break
         slug = _param(key)
-        unusable = custom == "" or (isinstance(custom, float) and not math.isfinite(custom))
+        unusable = custom == "" or (not isinstance(custom, str) and (slug in MAX_VALUES or not math.isfinite(custom)))
         if slug and slug not in params and not unusable:
             params[slug] = custom[: MAX_VALUES.get(slug, MAX_VALUE)] if isinstance(custom, str) else custom
     return params
@@ -387,7 +390,7 @@ def _transaction_id(conversion: Conversion, name: str) -> str | None:
 
 def _engagement_time(properties: Mapping[str, Any]) -> int:
     given = properties.get("engagement_time_msec")
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given) and given >= 1:
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and 1 <= given < MAX_ENGAGEMENT_TIME_MSEC:
         return int(given)
     return DEFAULT_ENGAGEMENT_TIME_MSEC
 

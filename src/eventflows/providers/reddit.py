@@ -76,7 +76,7 @@ _REFUND = EventType.REFUND  # before Python 3.12 it is slow to look up
 MATCH_KEYS = frozenset({"email", "phone_number", "external_id", "uuid", "idfa", "aaid"})
 # `_rdt_uuid` is `<milliseconds>.<uuid>`; one that is not an RFC 4122 UUID sinks the whole request.
 _UUID = re.compile(
-    r"(?:[0-9]+\.)?[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+    r"(?:[0-9]{13}\.)?[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
 )
 _EVENT_INDEX = re.compile(r"\bevents\[(\d+)\]")
 _PATH = re.compile(r"[\w.\[\]$]{1,120}")
@@ -200,7 +200,7 @@ def _user(conversion: Conversion, *, device: bool) -> dict[str, Any]:
     if device and (uuid := conversion.clicks.get("rdt_uuid")) and _UUID.fullmatch(uuid.strip()):
         found["uuid"] = uuid.strip()
     if device and (advertising_id := conversion.device.advertising_id):
-        mobile = mobile_id(advertising_id, None)
+        mobile = mobile_id(advertising_id, str(conversion.properties.get("os.name", "")))
         if mobile is not None:
             found["idfa" if mobile[0] == "idfa" else "aaid"] = digest(mobile[1])
     if conversion.limited_data_use or conversion.consent.ad_personalization is False:
