@@ -54,7 +54,7 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.delenv(name)
     _forget_globals()
     yield
-    if (pipeline := running.current()) is not None:
+    if (pipeline := running.latest()) is not None:
         running.make_current(None)
         pipeline.shutdown(500)
     _forget_globals()

@@ -125,7 +125,6 @@ def test_configure_tells_it_as_one_block_and_its_warnings_by_themselves(caplog: 
         (block,) = (one for one in caplog.records if "environment:" in one.getMessage())
         assert block.name == "eventflows"
         assert block.getMessage().count("\n") >= 5
-        assert sum("sampler" in one.getMessage() for one in caplog.records if one.levelno == logging.WARNING) == 1
         caplog.clear()
         EventFlowsInstrumentor().instrument()
         try:
@@ -134,6 +133,31 @@ def test_configure_tells_it_as_one_block_and_its_warnings_by_themselves(caplog: 
         finally:
             EventFlowsInstrumentor().uninstrument()
     assert "sekret" not in caplog.text
+
+
+def test_what_the_instrumentor_mends_is_a_warning_once_a_conversion_came_without_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may be switched on in the line after `configure`, and then there is nothing to mend."""
+    trace.set_tracer_provider(TracerProvider(sampler=TraceIdRatioBased(0.5)))
+
+    def record() -> None:
+        for _ in range(2):
+            eventflows.get_tracer("app").add_event("Lead", {"user.id": "u1"})
+            assert eventflows.force_flush(5_000)
+
+    eventflows.configure([ConsoleProvider()])
+    EventFlowsInstrumentor().instrument()
+    try:
+        record()
+    finally:
+        EventFlowsInstrumentor().uninstrument()
+    assert "sampler" not in caplog.text
+    eventflows.shutdown()
+    eventflows.configure([ConsoleProvider()])
+    assert "sampler" not in caplog.text
+    record()
+    assert caplog.text.count("sampler drops") == 1
 
 
 @pytest.mark.parametrize(("kind", "way"), [(SimpleLogRecordProcessor, "simple"), (BatchLogRecordProcessor, "batch")])

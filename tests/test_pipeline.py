@@ -313,19 +313,6 @@ def test_the_threads_start_with_the_first_conversion(sandbox: Sandbox) -> None:
     assert [thread.name for thread in set(threading.enumerate()) - before if "EventFlows" in thread.name]
 
 
-def test_a_shut_down_pipeline_leaves_the_providers_and_a_new_one_takes_over(sandbox: Sandbox) -> None:
-    """No processor of the old one goes on sealing, counting or delivering."""
-    from opentelemetry._logs import get_logger
-
-    old = meta_only(sandbox)
-    assert eventflows.shutdown(5_000)
-    new = meta_only(sandbox)
-    get_logger("app").emit(event_name="Lead", attributes={**LEAD, "event_id": "e1"})
-    assert eventflows.force_flush(5_000)
-    assert (old.stats()["meta"].captured, new.stats()["meta"].delivered) == (0, 1)
-    assert len(sandbox.events("meta")) == 1
-
-
 def test_a_provider_can_be_added_to_the_classic_facade_later(sandbox: Sandbox) -> None:
     meta, ga4, *_ = four(sandbox.url)
     eventflows.tracker.add_provider(meta)

@@ -202,6 +202,64 @@ def test_no_raw_value_is_seen_by_anyone(
     assert not [canary for canary in CANARIES if canary in seen]
 
 
+def end_by_eventflows(_logs: LoggerProvider, _traces: TracerProvider) -> None:
+    eventflows.shutdown(5_000)
+
+
+def end_by_the_pipeline(_logs: LoggerProvider, _traces: TracerProvider) -> None:
+    eventflows.running.current().shutdown(5_000)  # type: ignore[union-attr]
+
+
+def end_by_the_facade(_logs: LoggerProvider, _traces: TracerProvider) -> None:
+    eventflows.tracker.shutdown(5_000)
+
+
+@pytest.mark.parametrize("end", [end_by_eventflows, end_by_the_pipeline, end_by_the_facade])
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in (by_tracker, by_render)])
+def test_nor_after_the_shutdown_where_it_is_dropped_and_counted(
+    way: Callable[[], None],
+    end: Callable[..., None],
+    sandbox: Sandbox,
+    instrumentor: EventFlowsInstrumentor,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Until another pipeline takes over: the app goes on recording, and its other exporters go on as well."""
+    everything, logs, traces = Everything(), LoggerProvider(), TracerProvider()
+    set_logger_provider(logs)
+    trace.set_tracer_provider(traces)
+    everything.before(logs, traces)
+    ended = eventflows.configure(five(sandbox.url))
+    instrumentor.instrument()
+    end(logs, traces)
+    everything.after(logs, traces)
+    way()
+    logs.force_flush()
+    traces.force_flush()
+    assert ended.stats()["meta"].dropped == {"recorded after shutdown": 1}
+    assert "recorded after the shutdown" in caplog.text
+    next_one = eventflows.configure(five(sandbox.url))
+    way()
+    assert eventflows.force_flush(10_000)
+    logs.force_flush()
+    traces.force_flush()
+    assert (ended.stats()["meta"].captured, next_one.stats()["meta"].delivered) == (1, 1)
+    assert len(sandbox.events("meta")) == 1
+    seen = everything.seen() + caplog.text.lower()
+    assert "purchase" in seen
+    assert not [canary for canary in CANARIES if canary in seen]
+
+
+def test_a_provider_that_is_made_after_the_shutdown_is_sealed_as_well(instrumentor: EventFlowsInstrumentor) -> None:
+    eventflows.configure([ConsoleProvider()])
+    instrumentor.instrument()
+    eventflows.shutdown(5_000)
+    exporter, logs = InMemoryLogRecordExporter(), LoggerProvider()
+    logs.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    logs.get_logger("app").emit(event_name="Purchase", attributes=EVENT)
+    (record,) = exporter.get_finished_logs()
+    assert not [canary for canary in CANARIES if canary in record.to_json().lower()]
+
+
 ATTRIBUTES = {
     *(name for name in vars(semconv).values() if isinstance(name, str) and "." in name.strip(".") and "/" not in name),
     *semconv.ALIASES, *(semconv.CONVERSION_CLICK + name for name in semconv.CLICK_IDS),

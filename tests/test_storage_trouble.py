@@ -343,7 +343,7 @@ import eventflows
 from eventflows import MetaProvider
 def last():
     for number in range(3):
-        eventflows.running.current().record("Lead", {"user.id": "u1", "event_id": f"late{number}"})
+        eventflows.running.latest().record("Lead", {"user.id": "u1", "event_id": f"late{number}"})
 atexit.register(last)
 eventflows.configure([MetaProvider("123", "abc", endpoint=sys.argv[1] + "/meta")], sending_queue={"storage": sys.argv[2]})
 eventflows.get_tracer("app").add_event("Lead", {"user.id": "u1", "event_id": "in time"})

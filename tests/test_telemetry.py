@@ -32,7 +32,7 @@ from eventflows.processor import EventFlowsSpanProcessor
 from eventflows.providers.base import Outcome, Response, Sent, Status
 from eventflows.providers.meta import VERSIONS
 from eventflows.sandbox import Sandbox
-from eventflows.sdk import has_span_processor
+from eventflows.sdk import span_processors
 from eventflows.stats import MAX_REASONS, STATUSES
 from tests.conftest import CANARIES, PERSON, environment, four
 
@@ -417,7 +417,7 @@ def test_delivery_spans_are_made_where_somebody_sees_them(heard: bool, sandbox: 
         assert eventflows.force_flush(10_000)
     finally:
         EventFlowsInstrumentor().uninstrument()
-    assert has_span_processor(traces, EventFlowsSpanProcessor)
+    assert span_processors(traces, EventFlowsSpanProcessor)
     assert asked.names == (["POST meta"] if heard else [])
 
 

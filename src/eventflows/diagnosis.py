@@ -44,10 +44,15 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something a person should know: a `warning` is to be mended, a `note` may be meant."""
+    """Something a person should know: a `warning` is to be mended, a `note` may be meant.
+
+    Attributes:
+        may_pass: By what the app does next, where it has just begun.
+    """
 
     level: Literal["warning", "note"]
     text: str
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,7 @@ def _of_wiring(wiring: Wiring) -> Iterator[Finding]:
             "warning",
             f"span.add_event is lost on spans that the sampler drops ({wiring.sampler}): EventFlowsInstrumentor().instrument() "
             "catches it, tracer.add_event needs nothing",
+            may_pass=True,
         )
     if wiring.known and not wiring.instrumentor and wiring.spans:
         yield Finding("note", "without the instrumentor other span exporters see the raw attributes of span.add_event")

@@ -99,7 +99,7 @@ class Tracker:
                 (sc.CONVERSION_EXCLUDE_PROVIDERS, _names(exclude_providers)),
             )
             attributes.update((key, value) for key, value in told if value is not None)
-            return pipeline.leave(name, attributes, timestamp)
+            return pipeline.leave(name, attributes, timestamp) and not pipeline.is_shut_down
         except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
             _notices.warn("track", "{count} events could not be tracked (%s) and are lost", type(problem).__name__)
             return False
@@ -113,11 +113,7 @@ class Tracker:
         """Deliver what is queued and stop. Providers can be added anew afterwards."""
         pipeline, self._own = self._own or running.current(), None
         self._providers = []
-        if pipeline is None:
-            return True
-        if pipeline is running.current():
-            running.make_current(None)
-        return pipeline.shutdown(timeout_millis)
+        return pipeline is None or pipeline.shutdown(timeout_millis)
 
     def _pipeline(self) -> Pipeline | None:
         if not self._providers:

@@ -24,7 +24,7 @@ from .frameworks import watch
 from .log import Notices
 from .patching import Patches
 from .pipeline import Pipeline
-from .processor import OURS, EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
+from .processor import OURS, EventFlowsLogRecordProcessor, EventFlowsSpanProcessor, WayIn
 from .running import ordinary
 from .sdk import Listeners, listeners, wants_record
 from .sealing import Event, shown_event_name
@@ -132,7 +132,7 @@ def _adding(original: Callable[..., Any]) -> Callable[..., Any]:
         attributes = args[1] if len(args) > 1 else kwargs.get("attributes") if kwargs else None
         if type(name) is str and name in ordinary and (not attributes or CONVERSION_TYPE not in attributes):
             return original(span, *args, **kwargs)
-        pipeline = running.current()
+        pipeline = running.latest()
         if pipeline is None or EventFlowsInstrumentor._active is None or not isinstance(name, str):
             return original(span, *args, **kwargs)
         try:
@@ -226,7 +226,7 @@ class EventFlowsInstrumentor:
         if cls._active is not None:
             return
         cls._active = self
-        self._attached: list[tuple[Pipeline, object]] = []
+        self._attached: list[tuple[LoggerProvider | TracerProvider, WayIn]] = []
         self._patches = patches = Patches()
         trace.Tracer.add_event = _tracer_add_event  # type: ignore[attr-defined]
         patches.substitute(SdkSpan, "add_event", _adding)
@@ -240,9 +240,8 @@ class EventFlowsInstrumentor:
         try:
             self._attach(get_logger_provider())
             self._attach(trace.get_tracer_provider())
-            self._self_test()
-            survey.instrumentor_is(True)
-            if (pipeline := running.current()) is not None and not pipeline.is_shut_down:
+            if (pipeline := running.current()) is not None:
+                wiring.self_test(pipeline)
                 survey.tell(pipeline)
         except BaseException:
             self.uninstrument()
@@ -254,25 +253,24 @@ class EventFlowsInstrumentor:
         active, cls._active = cls._active, None
         if active is None:
             return
-        survey.instrumentor_is(False)
         EventFlowsSpanProcessor.events_are_caught = False
         del trace.Tracer.add_event  # type: ignore[attr-defined]
         active._patches.undo()
-        for pipeline, processor in active._attached:
-            pipeline.detach(processor)
+        for provider, processor in active._attached:
+            wiring.take_off(provider, processor)
 
     def _attach(self, provider: object) -> None:
         """Be in the chain of a provider's processors, and of log processors the first."""
-        pipeline = running.current()
-        if pipeline is None or pipeline.is_shut_down:
+        pipeline = running.latest()
+        if pipeline is None:
             return
-        processor: object | None = None
         if isinstance(provider, LoggerProvider):
-            processor = wiring.seal_logs(provider, pipeline)
-        elif isinstance(provider, TracerProvider):
-            processor = wiring.follow_spans(provider, pipeline)
-        if processor is not None:
-            self._attached.append((pipeline, processor))
+            if (sealing := wiring.seal_logs(provider, pipeline)) is not None:
+                self._attached.append((provider, sealing))
+        elif (
+            isinstance(provider, TracerProvider) and (following := wiring.follow_spans(provider, pipeline)) is not None
+        ):
+            self._attached.append((provider, following))
 
     def _log_processor_added(self, wrapped: Any, provider: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         wrapped(*args, **kwargs)
@@ -283,12 +281,3 @@ class EventFlowsInstrumentor:
         wrapped(*args, **kwargs)
         if not any(isinstance(one, EventFlowsSpanProcessor) for one in (*args, *kwargs.values())):
             self._attach(provider)
-
-    def _self_test(self) -> None:
-        pipeline = running.current()
-        if pipeline is None:
-            return
-        if not wiring.span_events_are_sealed():
-            wiring.cannot_seal(pipeline, wiring.RAW_SPANS)
-        if not wiring.logs_are_sealed_first():
-            wiring.cannot_seal(pipeline, wiring.RAW_LOGS)

@@ -28,6 +28,10 @@ NOT_CONFIGURED = (
     "%s: {count} conversions in the storage are owed to this provider, which is not configured: they wait there. Configure it, "
     "or let the retention forget them"
 )
+RECORDED_TOO_LATE = (
+    "{count} conversions were recorded after the shutdown: they are dropped, or with sending_queue.storage left for the next "
+    "process"
+)
 UNREADABLE = "%s: the storage cannot be read (%s): conversions on disk wait there. Look at the folder and its disk"
 LOCKED = "another program has %s locked: what is recorded now waits on disk, and is sent once it lets go. See which has it open"
 UNWRITTEN = (

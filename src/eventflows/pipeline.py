@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from . import lifecycle
 from .commit import Fate, UnitOfWork, WaitingRoom
@@ -20,13 +21,13 @@ from .intake import Arrival, Intake, Left, Waiting
 from .journal import Journal
 from .lane import Lane
 from .lanes import Lanes
-from .log import NOT_CONFIGURED, Notices, logger
+from .log import NOT_CONFIGURED, RECORDED_TOO_LATE, Notices, logger
 from .offering import offer, turn_away
 from .providers.base import Provider
 from .reader import Reader
 from .sealing import Event, Recorded, Tell, record
 from .semconv import CONVERSION_COMMIT, SPAN_OK
-from .stats import QUEUE_FULL, UNDELIVERED, ProviderStats
+from .stats import AFTER_SHUTDOWN, QUEUE_FULL, UNDELIVERED, ProviderStats
 from .storage import Storage
 from .telemetry import Telemetry
 from .values import commit, unix_nano
@@ -44,8 +45,9 @@ class Pipeline:
         resource: Attributes of the app's resource; None where they are found out with the first conversion.
 
     Attributes:
+        ways_in: The processors and exporters of OpenTelemetry's providers that feed it.
         reader: Says what of what is recorded is a conversion, and what others may see of it.
-        reloaded: Called when the settings have changed; must not raise.
+        changed: Called when the settings have changed, and after a shutdown; must not raise.
         at_first: Called once, before the first event is read, on a thread of the pipeline; must not raise.
 
     Raises:
@@ -56,7 +58,6 @@ class Pipeline:
         self.settings = built_from
         self.reader = Reader(built_from)
         self._notices = Notices("capture")
-        self._routes: dict[int, Callable[[], None]] = {}
         self._telemetry = Telemetry(self._lanes_here, self._journal) if built_from.telemetry else None
         self._lanes = Lanes(built_from, resource, self._telemetry)
         self._storage: Storage | None = None
@@ -70,7 +71,9 @@ class Pipeline:
         self._intake = Intake(self._route, self._turn_away, built_from.sending_queue.queue_size)
         self._waiting = WaitingRoom(self._end_of_work, built_from.commit_timeout)
         self.at_first: Callable[[], None] | None = None
-        self.reloaded: Callable[[], None] = lambda: None
+        self.changed: Callable[[], None] = lambda: None
+        self.is_shut_down = False
+        self.ways_in: WeakSet[object] = WeakSet()
         self._resetting: dict[int, threading.RLock] = {}
         self._reset()
         if self._storage is not None:
@@ -89,7 +92,7 @@ class Pipeline:
         if self._storage is not None:
             self._storage.reset()
         self._shutdown_lock, self._reloading = threading.Lock(), threading.Lock()
-        self.is_shut_down, self._patience = False, SECONDS_TO_READ
+        self._patience = SECONDS_TO_READ
         for lane in self._lanes:
             lane.reset()
         lifecycle.watch(self, Pipeline.shutdown, Pipeline.force_flush)
@@ -199,6 +202,8 @@ class Pipeline:
             with self._resetting.setdefault(pid, threading.RLock()):  # one of this process, so that no parent holds it
                 if self._pid != pid:
                     self._reset()
+                    if self.is_shut_down:
+                        self._end(time.monotonic())
 
     def _end_of_work(self, event: Event, fate: Fate) -> None:
         try:
@@ -241,6 +246,8 @@ class Pipeline:
 
     def _turn_away(self, waiting: Sequence[Waiting], reason: str) -> None:
         """Count events in that find no lane any more. What is in the spool comes into the journal in the next process."""
+        if reason == AFTER_SHUTDOWN:
+            self._notices.warn("ended", RECORDED_TOO_LATE, count=len(waiting))
         for one in waiting:
             turn_away([one] if isinstance(one, Left) else self.reader.arrivals([one]), self._lanes.of, reason)
 
@@ -325,7 +332,7 @@ class Pipeline:
                 for journal in self._storage.journals():
                     for name in changed.added:
                         self._lanes.named(name).recover(journal)
-        self.reloaded()
+        self.changed()
         told = [f"{what} {', '.join(names)}" for what, names in changed._asdict().items() if names]
         logger.info("EventFlows goes by new settings: %s", "; ".join(told))
 
@@ -377,14 +384,14 @@ class Pipeline:
             if self.is_shut_down:
                 return True
             self.is_shut_down = True
+        return self._end(deadline)
+
+    def _end(self, deadline: float) -> bool:
         self._waiting.close()
         drained = self._intake.empty(deadline)  # else some are on their way to lanes that are closed by now
         for lane in self._lanes:
             lane.close_soon(deadline)
         self._turn_away(left := self._intake.close(), UNDELIVERED)
-        for detach in self._routes.values():
-            detach()
-        self._routes.clear()
         settled = all([lane.close(deadline) for lane in self._lanes]) and drained and not left
         if self._telemetry is not None:
             self._patience = 0.0
@@ -392,25 +399,9 @@ class Pipeline:
             self._patience = SECONDS_TO_READ
         if self._storage is not None:
             self._storage.close(deadline, self._wait_answered)
+        self.changed()
         return settled
 
     def _wait_answered(self, deadline: float) -> None:
         for lane in self._lanes:
             lane.wait_answered(deadline)
-
-    # --- the OTel providers it is attached to
-
-    def attach(self, route: object, detach: Callable[[], None] = lambda: None) -> None:
-        """A processor or exporter that feeds this pipeline, and how to take it off its provider again."""
-        self._routes[id(route)] = detach
-
-    def detach(self, route: object) -> None:
-        """Undo `attach`, and take the route off its provider."""
-        if undo := self._routes.pop(id(route), None):
-            undo()
-
-    def release(self, route: object, timeout_millis: float = 30_000) -> bool:
-        """That route's provider shuts down: flush, and with the last route, or at the end of the process, shut down as well."""
-        self._routes.pop(id(route), None)
-        goes_on = self._routes and not lifecycle.is_exiting()  # else one would wait for an outage after the other
-        return self.force_flush(timeout_millis) if goes_on else self.shutdown(timeout_millis)

@@ -16,7 +16,7 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from . import config
+from . import config, lifecycle
 from .context import around, around_ended, follow
 from .log import Notices, logger
 from .others import names_a_person
@@ -28,6 +28,8 @@ from .spans import Scope, awaited, scope_of
 from .telemetry import OF_DELIVERY, Indifferent
 
 _MAX_RUNNING = 100_000
+SECONDS_FOR_ONE_OF_SEVERAL = 5.0
+"""The shutdown of one of several providers waits no longer for the platforms."""
 _notices = Notices("capture")
 OURS = create_key("eventflows-record")
 """Context key of records that carry a conversion which the pipeline has already."""
@@ -63,19 +65,44 @@ def _record_span(pipeline: Pipeline, span: ReadableSpan, scope: Scope | None = N
         pipeline.record(event.name, event.attributes, event.timestamp, surrounded=lambda: around_ended(span, scope))
 
 
-class EventFlowsLogRecordProcessor(LogRecordProcessor):
+class WayIn:
+    """What feeds a pipeline from one of OpenTelemetry's providers.
+
+    Attributes:
+        pipeline: That which it feeds, and flushes with its provider. Once that is shut down what comes is sealed for others all
+            the same, until the next takes its place.
+    """
+
+    pipeline: Pipeline
+
+    def feed(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        pipeline.ways_in.add(self)
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """The provider shuts down: with the last one, or at the end of the process, the pipeline does as well.
+
+        Else what is queued is delivered while it goes on, so an outage is not waited for: that would come again with the next.
+        """
+        self.pipeline.ways_in.discard(self)
+        if self.pipeline.ways_in and not lifecycle.is_exiting():
+            self.pipeline.force_flush(min(timeout_millis, SECONDS_FOR_ONE_OF_SEVERAL * 1000))
+        else:
+            self.pipeline.shutdown(timeout_millis)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self.pipeline.force_flush(timeout_millis)
+
+
+class EventFlowsLogRecordProcessor(WayIn, LogRecordProcessor):
     """Captures conversions from log records and seals them for the processors after it. Register it first.
 
     Args:
         pipeline: From `eventflows.configure` or None for the process's own.
-
-    Attributes:
-        pipeline: That which it feeds, and flushes with its provider.
     """
 
     def __init__(self, pipeline: Pipeline | None = None) -> None:
-        self.pipeline = _pipeline(pipeline, None, {})
-        self.pipeline.attach(self)
+        self.feed(_pipeline(pipeline, None, {}))
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         record = log_record.log_record
@@ -103,14 +130,8 @@ class EventFlowsLogRecordProcessor(LogRecordProcessor):
         """Every record may be a conversion, except those we ask about ourselves."""
         return context is None or OURS not in context
 
-    def shutdown(self) -> None:
-        self.pipeline.release(self)
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self.pipeline.force_flush(timeout_millis)
-
-
-class EventFlowsSpanProcessor(Indifferent):
+class EventFlowsSpanProcessor(WayIn, Indifferent):
     """Captures conversions from the events of ended spans, and knows which request and which local root a span belongs to.
 
     Spans that a sampler dropped reach no processor; the instrumentor follows those.
@@ -122,8 +143,7 @@ class EventFlowsSpanProcessor(Indifferent):
     events_are_caught = False
 
     def __init__(self, pipeline: Pipeline | None = None) -> None:
-        self._pipeline = _pipeline(pipeline, None, {})
-        self._pipeline.attach(self)
+        self.feed(_pipeline(pipeline, None, {}))
         self._running: dict[int, Span] = {}
         """Spans whose events are to be found at their end, by their ids: what `on_end` gets is a copy."""
 
@@ -146,18 +166,12 @@ class EventFlowsSpanProcessor(Indifferent):
     def on_end(self, span: ReadableSpan) -> None:
         live = self._running.pop(span.context.span_id, None) if self._running else None
         if (live is not None or not self.events_are_caught) and has_events(span):
-            _record_span(self._pipeline, span, scope_of(live))
+            _record_span(self.pipeline, span, scope_of(live))
         if awaited and (scope := awaited.pop(span.context.span_id, None)) is not None:
             scope.end(span)
 
-    def shutdown(self) -> None:
-        self._pipeline.release(self)
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._pipeline.force_flush(timeout_millis)
-
-
-class EventFlowsLogRecordExporter(LogRecordExporter):
+class EventFlowsLogRecordExporter(WayIn, LogRecordExporter):
     """The log exporter behind `OTEL_LOGS_EXPORTER=eventflows` and the declarative file.
 
     Args:
@@ -168,22 +182,15 @@ class EventFlowsLogRecordExporter(LogRecordExporter):
     """
 
     def __init__(self, providers: Any = None, *, pipeline: Pipeline | None = None, **options: Any) -> None:
-        self._pipeline = _pipeline(pipeline, providers, options)
-        self._pipeline.attach(self)
+        self.feed(_pipeline(pipeline, providers, options))
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         for readable in batch:
-            _record_log(self._pipeline, readable.log_record)
+            _record_log(self.pipeline, readable.log_record)
         return LogRecordExportResult.SUCCESS
 
-    def shutdown(self, timeout_millis: float = 30_000) -> None:
-        self._pipeline.release(self, timeout_millis)
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._pipeline.force_flush(timeout_millis)
-
-
-class EventFlowsSpanExporter(SpanExporter):
+class EventFlowsSpanExporter(WayIn, SpanExporter):
     """The span exporter behind `OTEL_TRACES_EXPORTER=eventflows`. Unsampled spans never reach an exporter.
 
     Args:
@@ -194,16 +201,9 @@ class EventFlowsSpanExporter(SpanExporter):
     """
 
     def __init__(self, providers: Any = None, *, pipeline: Pipeline | None = None, **options: Any) -> None:
-        self._pipeline = _pipeline(pipeline, providers, options)
-        self._pipeline.attach(self)
+        self.feed(_pipeline(pipeline, providers, options))
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         for span in spans:
-            _record_span(self._pipeline, span)
+            _record_span(self.pipeline, span)
         return SpanExportResult.SUCCESS
-
-    def shutdown(self, timeout_millis: float = 30_000) -> None:
-        self._pipeline.release(self, timeout_millis)
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._pipeline.force_flush(int(timeout_millis))

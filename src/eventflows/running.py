@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from . import baggage, hangup
+from . import baggage, hangup, lifecycle
 from .config import Settings
 from .errors import ConfigurationError
 from .log import Notices, logger
@@ -17,6 +18,9 @@ from .visitor import VisitorSettings, use_settings
 ordinary: set[str] = set()
 """Names of events that were no conversions, so that the next costs next to nothing. Another pipeline has other rules."""
 _MAX_ORDINARY = 4096
+starting = threading.RLock()
+"""Held while a pipeline is made and attached, so that of two threads one makes it."""
+lifecycle.still_at_fork(starting)
 _current: Pipeline | None = None
 _rehearsed: ContextVar[Pipeline | None] = ContextVar("eventflows-rehearsal", default=None)
 _NOT_CONFIGURED = (
@@ -25,9 +29,15 @@ _NOT_CONFIGURED = (
 _notices = Notices("capture")
 
 
-def current() -> Pipeline | None:
-    """The pipeline of this process, if one is configured."""
+def latest() -> Pipeline | None:
+    """The pipeline of this process, if one was configured; one that was shut down still seals what it gets, and drops it."""
     return _rehearsed.get() or _current
+
+
+def current() -> Pipeline | None:
+    """The pipeline of this process, if one is running."""
+    pipeline = latest()
+    return None if pipeline is None or pipeline.is_shut_down else pipeline
 
 
 def remember_ordinary(name: str) -> None:
@@ -55,7 +65,7 @@ def make_current(pipeline: Pipeline | None) -> None:
     global _current
     _current = pipeline
     if pipeline is not None:
-        pipeline.reloaded = _go_by_settings
+        pipeline.changed = _go_by_settings
     _go_by_settings()
     if pipeline is not None and pipeline.settings.reload_on_sighup:
         hangup.listen(_reload)
@@ -66,8 +76,8 @@ def make_current(pipeline: Pipeline | None) -> None:
 def _reload() -> None:
     """Read the configuration again. What is wrong with it is said, and then everything goes on as before."""
     try:
-        if _current is not None and not _current.is_shut_down:
-            _current.reload()
+        if (pipeline := current()) is not None:
+            pipeline.reload()
     except ConfigurationError as problem:
         logger.error("the new configuration is refused, and the old one goes on: %s", problem)
     except Exception as problem:  # noqa: BLE001 reason: telemetry never breaks the app
@@ -80,18 +90,21 @@ def _go_by_settings() -> None:
     ordinary.clear()
     visitor = pipeline.settings.visitor if pipeline is not None else VisitorSettings()
     use_settings(visitor)
-    if visitor.baggage:
+    is_running = pipeline is not None and not pipeline.is_shut_down
+    if visitor.baggage and is_running:
         baggage.switch_on()
     else:
         baggage.switch_off()
+    if not is_running:
+        hangup.ignore()
 
 
 def required() -> Pipeline | None:
-    """The pipeline, or a log line that says why nothing is recorded."""
-    running = current()
-    if running is None:
+    """The latest pipeline, or a log line that says why nothing is recorded."""
+    pipeline = latest()
+    if pipeline is None:
         _notices.warn("none", _NOT_CONFIGURED)
-    return running
+    return pipeline
 
 
 def shared(built_from: Settings, resource: Mapping[str, Any] | None = None) -> Pipeline:
@@ -100,8 +113,9 @@ def shared(built_from: Settings, resource: Mapping[str, Any] | None = None) -> P
     Raises:
         ConfigurationError: As `Pipeline`.
     """
-    running = _current
-    if running is None or running.is_shut_down:
-        running = Pipeline(built_from, resource)
-        make_current(running)
-    return running
+    with starting:
+        pipeline = _current
+        if pipeline is None or pipeline.is_shut_down:
+            pipeline = Pipeline(built_from, resource)
+            make_current(pipeline)
+        return pipeline

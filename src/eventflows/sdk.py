@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry._logs import Logger
 from opentelemetry.context import (
@@ -28,6 +28,9 @@ from opentelemetry.sdk._logs._internal import SynchronousMultiLogRecordProcessor
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk._shared_internal import BatchProcessor
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+
+_L = TypeVar("_L", bound=LogRecordProcessor)
+_S = TypeVar("_S", bound=SpanProcessor)
 
 
 class _NoMetrics:
@@ -192,16 +195,16 @@ def put_first(provider: LoggerProvider, processor: LogRecordProcessor) -> bool:
     return True
 
 
-def has_log_processor(provider: LoggerProvider, kind: type[LogRecordProcessor]) -> bool:
-    """Whether a processor of this class is registered already."""
+def log_processors(provider: LoggerProvider, kind: type[_L]) -> list[_L]:
+    """The provider's processors of this class."""
     multi: Any = getattr(provider, "_multi_log_record_processor", None)
-    return any(isinstance(processor, kind) for processor in getattr(multi, "_log_record_processors", ()))
+    return [one for one in getattr(multi, "_log_record_processors", ()) if isinstance(one, kind)]
 
 
-def has_span_processor(provider: TracerProvider, kind: type[SpanProcessor]) -> bool:
-    """Whether a processor of this class is registered already."""
+def span_processors(provider: TracerProvider, kind: type[_S]) -> list[_S]:
+    """The provider's processors of this class."""
     multi: Any = getattr(provider, "_active_span_processor", None)
-    return any(isinstance(processor, kind) for processor in getattr(multi, "_span_processors", ()))
+    return [one for one in getattr(multi, "_span_processors", ()) if isinstance(one, kind)]
 
 
 def has_events(span: ReadableSpan) -> bool:

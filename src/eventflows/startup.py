@@ -40,23 +40,22 @@ def configure(
     Raises:
         ConfigurationError: A setting is wrong, or a pipeline is running already.
     """
-    existing = running.current()
-    if existing is not None and not existing.is_shut_down:
-        raise ConfigurationError("EventFlows is configured already; call eventflows.shutdown() first")
-    from_environment = providers is None and not options
-    settings = config.from_environment() if from_environment else config.settings(providers, **options)
-    resource = getattr(logger_provider or tracer_provider, "resource", None) or _resource()
-    pipeline = running.shared(settings, resource.attributes)
-    logs = logger_provider or _logger_provider()
-    if logs is not None:
-        wiring.seal_logs(logs, pipeline)
-        if not wiring.logs_are_sealed_first():
-            wiring.cannot_seal(pipeline, wiring.RAW_LOGS)
-    spans = tracer_provider or _tracer_provider()
-    if spans is not None:
-        wiring.follow_spans(spans, pipeline)
-    survey.tell(pipeline, logs, spans)
-    return pipeline
+    with running.starting:
+        if running.current() is not None:
+            raise ConfigurationError("EventFlows is configured already; call eventflows.shutdown() first")
+        from_environment = providers is None and not options
+        settings = config.from_environment() if from_environment else config.settings(providers, **options)
+        resource = getattr(logger_provider or tracer_provider, "resource", None) or _resource()
+        pipeline = running.shared(settings, resource.attributes)
+        wiring.self_test(pipeline)
+        logs = logger_provider or _logger_provider()
+        if logs is not None:
+            wiring.seal_logs(logs, pipeline)
+        spans = tracer_provider or _tracer_provider()
+        if spans is not None:
+            wiring.follow_spans(spans, pipeline)
+        survey.tell(pipeline, logs, spans)
+        return pipeline
 
 
 def _resource() -> Resource:
@@ -94,11 +93,10 @@ def force_flush(timeout_millis: float = 30_000) -> bool:
 def shutdown(timeout_millis: float = 30_000) -> bool:
     """Deliver what is queued and stop; what is left at the timeout is counted as dropped.
 
+    What is recorded later is still sealed for others, until the next `configure`, and dropped.
+
     Returns:
         True where every conversion had its outcome.
     """
     pipeline = running.current()
-    if pipeline is None:
-        return True
-    running.make_current(None)
-    return pipeline.shutdown(timeout_millis)
+    return pipeline is None or pipeline.shutdown(timeout_millis)

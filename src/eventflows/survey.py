@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from datetime import datetime, timezone
+from functools import partial
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -14,7 +16,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 from .config import Settings
-from .diagnosis import Diagnosis, Wiring, diagnose
+from .diagnosis import Diagnosis, Finding, Wiring, diagnose
 from .environments import name_in
 from .log import logger
 from .pipeline import Pipeline
@@ -27,10 +29,10 @@ from .processor import (
 from .sdk import (
     exporters_of_logs,
     exporters_of_spans,
-    has_log_processor,
-    has_span_processor,
     log_length_limit,
+    log_processors,
     span_length_limit,
+    span_processors,
 )
 
 _LENGTH_VARIABLES = (
@@ -39,16 +41,9 @@ _LENGTH_VARIABLES = (
     "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
 )
 Way = Literal["", "processor", "simple", "batch"]
-_instrumentor_is_on = False
 _warned: WeakKeyDictionary[Pipeline, set[str]] = WeakKeyDictionary()
 _told: WeakKeyDictionary[Pipeline, tuple[Settings, tuple[str, ...]]] = WeakKeyDictionary()
 """By which settings a pipeline went when its block was made, and the ways in that it told of."""
-
-
-def instrumentor_is(on: bool) -> None:
-    """Told by the instrumentor."""
-    global _instrumentor_is_on
-    _instrumentor_is_on = on
 
 
 def wiring_of(logs: object, spans: object, *, instrumentor: bool) -> Wiring:
@@ -62,13 +57,13 @@ def wiring_of(logs: object, spans: object, *, instrumentor: bool) -> Wiring:
             for exporter, batched in exporters_of_logs(logs)
             if isinstance(exporter, EventFlowsLogRecordExporter)
         ]
-        log_way = "processor" if has_log_processor(logs, EventFlowsLogRecordProcessor) else _way(found)
+        log_way = "processor" if log_processors(logs, EventFlowsLogRecordProcessor) else _way(found)
         limits.append(("the length limit of log attributes", log_length_limit(logs)))
     if isinstance(spans, TracerProvider):
         found = [
             batched for exporter, batched in exporters_of_spans(spans) if isinstance(exporter, EventFlowsSpanExporter)
         ]
-        span_way = "processor" if has_span_processor(spans, EventFlowsSpanProcessor) else _way(found)
+        span_way = "processor" if span_processors(spans, EventFlowsSpanProcessor) else _way(found)
         sampler = spans.sampler.get_description()
         limits.append(("the length limit of span attributes", span_length_limit(spans)))
     known = tuple((name, length) for name, length in limits if length is not None)
@@ -94,30 +89,45 @@ def diagnosis_of(pipeline: Pipeline, logs: object = None, spans: object = None) 
     logs, spans = logs or get_logger_provider(), spans or trace.get_tracer_provider()
     resource = getattr(logs, "resource", None) or getattr(spans, "resource", None)
     environment = pipeline.settings.environment or name_in(getattr(resource, "attributes", {}))
-    wiring = wiring_of(logs, spans, instrumentor=_instrumentor_is_on)
+    wiring = wiring_of(logs, spans, instrumentor=EventFlowsSpanProcessor.events_are_caught)
     return diagnose(pipeline.settings, pipeline.mode, environment, wiring, datetime.now(timezone.utc).date())
 
 
 def tell(pipeline: Pipeline, logs: object = None, spans: object = None) -> None:
     """Log the diagnosis as one block, and what is to be mended as warnings, each of them once.
 
-    Where nobody would read it yet, as before the app has set up its logging, the block comes with the first conversion. Once it
-    was told, only a way in that is new is, until the settings change.
+    The first conversion brings what cannot be said yet: the block, where the app has not set up its logging, and what the
+    instrumentor mends, which may be switched on in the next line. Once the block was told, only a way in that is new is, until
+    the settings change.
     """
     found = diagnosis_of(pipeline, logs, spans)
     settings, ways_in = _told.get(pipeline, (None, ()))
-    _told[pipeline] = pipeline.settings, found.ways_in
-    if pipeline.settings is settings and pipeline.at_first is None:
+    if pipeline.settings is settings:
         for way in found.ways_in:
             if way not in ways_in:
                 logger.info("EventFlows takes conversions from %s", way)
+        _told[pipeline] = settings, found.ways_in
     elif logger.isEnabledFor(logging.INFO):
-        logger.info("\n".join(found.lines(warnings=False)))
-        pipeline.at_first = None
-    else:
-        pipeline.at_first = lambda: logger.info("\n".join(found.lines(warnings=False)))
+        _tell_block(pipeline, found)
+    _warn(pipeline, [one for one in found.findings if not one.may_pass])
+    pipeline.at_first = partial(_tell_the_rest, pipeline, logs, spans)
+
+
+def _tell_the_rest(pipeline: Pipeline, logs: object, spans: object) -> None:
+    found = diagnosis_of(pipeline, logs, spans)
+    if _told.get(pipeline, (None,))[0] is not pipeline.settings:
+        _tell_block(pipeline, found)
+    _warn(pipeline, found.findings)
+
+
+def _tell_block(pipeline: Pipeline, found: Diagnosis) -> None:
+    logger.info("\n".join(found.lines(warnings=False)))
+    _told[pipeline] = pipeline.settings, found.ways_in
+
+
+def _warn(pipeline: Pipeline, findings: Iterable[Finding]) -> None:
     told = _warned.setdefault(pipeline, set())
-    for finding in found.findings:
+    for finding in findings:
         if finding.level == "warning" and finding.text not in told:
             told.add(finding.text)
             logger.warning("%s", finding.text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterable
 
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.trace import TracerProvider
@@ -12,9 +12,17 @@ from .config import Settings
 from .errors import ConfigurationError
 from .log import logger
 from .pipeline import Pipeline
-from .processor import EventFlowsLogRecordProcessor, EventFlowsSpanProcessor
+from .processor import EventFlowsLogRecordProcessor, EventFlowsSpanProcessor, WayIn
 from .running import current, make_current, rehearsal
-from .sdk import has_log_processor, has_span_processor, put_first, remove_log_processor, remove_span_processor
+from .sdk import (
+    exporters_of_logs,
+    exporters_of_spans,
+    log_processors,
+    put_first,
+    remove_log_processor,
+    remove_span_processor,
+    span_processors,
+)
 
 _EVENT = "Purchase"
 _CANARY = "canary@eventflows.invalid"
@@ -29,30 +37,60 @@ def seal_logs(provider: LoggerProvider, pipeline: Pipeline) -> EventFlowsLogReco
     Raises:
         ConfigurationError: This cannot be, and `privacy.strict` is set.
     """
-    if has_log_processor(provider, EventFlowsLogRecordProcessor):
+    there = log_processors(provider, EventFlowsLogRecordProcessor)
+    _take_over([*there, *(exporter for exporter, _ in exporters_of_logs(provider))], pipeline)
+    if there:
         return None
     processor = EventFlowsLogRecordProcessor(pipeline)
     if not put_first(provider, processor):
         remove_log_processor(provider, processor)
-        provider.add_log_record_processor(processor)
-        cannot_seal(
+        _cannot_seal(
             pipeline, "this LoggerProvider lets no processor be first, so those before ours see raw personal data"
         )
-    pipeline.attach(processor, partial(remove_log_processor, provider, processor))
+        provider.add_log_record_processor(processor)
     return processor
 
 
 def follow_spans(provider: TracerProvider, pipeline: Pipeline) -> EventFlowsSpanProcessor | None:
     """Have the provider's spans followed; None where they are already."""
-    if has_span_processor(provider, EventFlowsSpanProcessor):
+    there = span_processors(provider, EventFlowsSpanProcessor)
+    _take_over([*there, *(exporter for exporter, _ in exporters_of_spans(provider))], pipeline)
+    if there:
         return None
     processor = EventFlowsSpanProcessor(pipeline)
     provider.add_span_processor(processor)
-    pipeline.attach(processor, partial(remove_span_processor, provider, processor))
     return processor
 
 
-def cannot_seal(pipeline: Pipeline, problem: str) -> None:
+def _take_over(ways_in: Iterable[object], pipeline: Pipeline) -> None:
+    """What fed a pipeline that was shut down feeds this one from now on."""
+    for one in ways_in:
+        if isinstance(one, WayIn) and one.pipeline.is_shut_down:
+            one.feed(pipeline)
+
+
+def take_off(provider: LoggerProvider | TracerProvider, processor: WayIn) -> None:
+    """Undo `seal_logs` or `follow_spans`."""
+    if isinstance(processor, EventFlowsLogRecordProcessor) and isinstance(provider, LoggerProvider):
+        remove_log_processor(provider, processor)
+    elif isinstance(processor, EventFlowsSpanProcessor) and isinstance(provider, TracerProvider):
+        remove_span_processor(provider, processor)
+    processor.pipeline.ways_in.discard(processor)
+
+
+def self_test(pipeline: Pipeline) -> None:
+    """Look whether the installed SDK lets us seal first what comes by log records and, with the instrumentor on, by spans.
+
+    Raises:
+        ConfigurationError: It does not, and `privacy.strict` is set.
+    """
+    if EventFlowsSpanProcessor.events_are_caught and not span_events_are_sealed():
+        _cannot_seal(pipeline, RAW_SPANS)
+    if not logs_are_sealed_first():
+        _cannot_seal(pipeline, RAW_LOGS)
+
+
+def _cannot_seal(pipeline: Pipeline, problem: str) -> None:
     """Say so loudly; with `privacy.strict` stop.
 
     Raises:
