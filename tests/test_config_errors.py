@@ -104,6 +104,10 @@ def test_all_problems_of_the_environment_name_their_variables() -> None:
     ("text", "said"),
     [
         ("providers: {console: \n", "line 2: not YAML"),
+        (
+            "providers:\n  meta: {access_token: ${TOKEN}, pixel_id: '1'}\n",
+            "line 2: not YAML: expected ',' or '}', but got '{': between { } or [ ] put ${...} in quotes",
+        ),
         ("- console\n", "c.yaml: must be a mapping of settings"),
         ("\x00", "not YAML"),
         ("", "providers: none configured"),
@@ -123,6 +127,7 @@ def test_all_problems_of_the_environment_name_their_variables() -> None:
             "contradicts consent.default.sec_gpc",
         ),
         ("providers: {console: {sample: 0}}\n", "sample: 0 must be a number above 0 and at most 1"),
+        ("providers: {console: {sample: 2}}\n", "sample: 2 must be a number above 0 and at most 1"),
         (
             "providers: {console: {retry_on_failure: {initial_interval: 1m, max_interval: 1s}}}\n",
             "console.retry_on_failure.max_interval: must not be",

@@ -222,6 +222,26 @@ def test_with_a_file_the_other_variables_count_only_where_it_refers_to_them(tmp_
     assert f"{PREFIX}NONSENSE, {PREFIX}TIMEOUT" in caplog.text
 
 
+def test_variables_that_do_nothing_beside_settings_in_code_are_named(monkeypatch: Any, caplog: Any) -> None:
+    """Who sets the endpoint of a sandbox must not learn from the ad account that it did nothing. A value is never told."""
+    monkeypatch.setenv(f"{PREFIX}ENDPOINT", "http://127.0.0.1:8787")
+    monkeypatch.setenv(f"{PREFIX}META_ACCESS_TOKEN", "t0ken")
+    monkeypatch.setenv(f"{PREFIX}TIMEOUT", " ")
+    eventflows.configure([ConsoleProvider()])
+    (warning,) = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert warning.getMessage().endswith(f" do nothing: {PREFIX}ENDPOINT, {PREFIX}META_ACCESS_TOKEN")
+
+
+def test_variables_that_make_the_settings_are_not_warned_of(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    file = tmp_path / "c.json"
+    file.write_text('{"providers": {"console": {}}}')
+    monkeypatch.setenv(f"{PREFIX}CONSOLE_ENABLED", "true")
+    for options in ({}, {"config": str(file)}):
+        eventflows.configure(**options)
+        eventflows.shutdown()
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
 def test_a_named_account_in_the_environment() -> None:
     """The longest setting's name wins, so that a setting of several words is never read as an account."""
     found = config.from_environment(

@@ -16,7 +16,7 @@ from .model import Settings as Settings
 from .model import read_settings
 from .provider_list import of_settings
 from .providers.base import Provider
-from .variables import CONFIG, PREFIX, FromEnvironment, ignored
+from .variables import CONFIG, PREFIX, FromEnvironment, given
 
 __all__ = ["CONFIG", "PREFIX", "Settings", "from_environment", "from_file", "of_settings", "read_again", "settings"]
 
@@ -41,8 +41,8 @@ def settings(
     if config is None:
         return read_settings({"providers": providers, **options})
     if providers is not None or options:
-        given = ", ".join([*(["providers"] if providers is not None else []), *options])
-        raise ConfigurationError(f"contradicts {given}: the file holds all settings", path="config")
+        others = ", ".join([*(["providers"] if providers is not None else []), *options])
+        raise ConfigurationError(f"contradicts {others}: the file holds all settings", path="config")
     return from_file(config)
 
 
@@ -98,7 +98,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     """
     environ = os.environ if environ is None else environ
     if file := environ.get(CONFIG, "").strip():
-        if others := ignored(environ):
+        if others := [name for name in given(environ) if name != CONFIG]:
             logger.info("%s is set, so these count only where the file refers to them: %s", CONFIG, ", ".join(others))
         return from_file(file, environ)
     found = FromEnvironment(environ)
@@ -108,6 +108,12 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         raise found.located(error) from None
     found.raise_any()
     return built
+
+
+def warn_of_variables(settings: Settings) -> None:
+    """Say which variables do nothing since settings came from code: who sets one believes in it, as in a sandbox's endpoint."""
+    if settings.source is None and (names := given()):
+        logger.warning("the settings are given in code, so these variables do nothing: %s", ", ".join(names))
 
 
 def resource_of_environment() -> Mapping[str, Any] | None:

@@ -141,6 +141,8 @@ class _Reader:
         except yaml.YAMLError as problem:
             mark = getattr(problem, "problem_mark", None)
             told = getattr(problem, "problem", None) or "it holds a character that YAML does not allow"
+            if mark and text[: mark.index + 1].endswith("${"):  # between braces YAML takes that for a mapping
+                told += ": between { } or [ ] put ${...} in quotes"
             self.problems.found.append(Problem("", f"not YAML: {told}", line=mark.line + 1 if mark else None))
             return None
         return self._of_yaml("", root) if root is not None else None

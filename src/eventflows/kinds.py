@@ -136,8 +136,8 @@ class Share(Kind):
     """A part of the whole: above 0, and at most 1."""
 
     def read(self, path: str, value: Any) -> float:
-        found = float(checks.number(path, value, 0, 1))
-        if found == 0:
+        found = float(checks.number(path, value))
+        if not 0 < found <= 1:
             raise wrong(path, f"{shown(value)} must be a number above 0 and at most 1")
         return found
 

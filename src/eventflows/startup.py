@@ -43,8 +43,11 @@ def configure(
     with running.starting:
         if running.current() is not None:
             raise ConfigurationError("EventFlows is configured already; call eventflows.shutdown() first")
-        from_environment = providers is None and not options
-        settings = config.from_environment() if from_environment else config.settings(providers, **options)
+        if providers is None and not options:
+            settings = config.from_environment()
+        else:
+            settings = config.settings(providers, **options)
+            config.warn_of_variables(settings)
         resource = getattr(logger_provider or tracer_provider, "resource", None) or _resource()
         pipeline = running.shared(settings, resource.attributes)
         wiring.self_test(pipeline)

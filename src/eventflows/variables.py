@@ -154,9 +154,7 @@ def _put(target: dict[str, Any], path: str, value: Any) -> None:
         target[key] = value
 
 
-def ignored(environ: Mapping[str, str] | None = None) -> list[str]:
-    """The variables that say nothing, because a configuration file is used."""
+def given(environ: Mapping[str, str] | None = None) -> list[str]:
+    """The names of the variables that are set, in order."""
     environ = os.environ if environ is None else environ
-    return sorted(
-        name for name, value in environ.items() if name.startswith(PREFIX) and name != CONFIG and value.strip()
-    )
+    return sorted(name for name, value in environ.items() if name.startswith(PREFIX) and value.strip())
