@@ -6,7 +6,7 @@ import json
 import time
 from copy import deepcopy
 from ctypes import c_double
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from eventflows import pii, values
 from eventflows import semconv as sc
 from eventflows.capture import _FIELDS, Rules, capture, conversion_of, recognise
-from eventflows.conversion import Conversion, EventType, Item
+from eventflows.conversion import Conversion, EventType, Identifiers, Item
 from eventflows.names import ByName
 from eventflows.others import shown
 from eventflows.sealing import Event, event_of, record, seal
@@ -331,6 +331,29 @@ def test_an_id_is_kept_to_its_last_digit(given: Any) -> None:
         note = conversion.properties["note"]
         assert (conversion.order_id, conversion.items[0].id, str(note)) == (expected,) * 3
         assert isinstance(note, str) or abs(note) < 2**63
+
+
+@pytest.mark.parametrize("attribute", [sc.CITY, sc.REGION, sc.POSTAL_CODE])
+def test_a_place_that_is_hashed_already_is_left_out(attribute: str) -> None:
+    """Some platforms take it only as it is, and none hashed twice."""
+    for conversion in (captured(**{attribute: pii.digest("uppsala")}), conversion_of(sealed({attribute: "F" * 64}))):
+        assert [name for name, _ in conversion.left_out] == [attribute]
+        assert conversion.user == Identifiers()
+
+
+@pytest.mark.parametrize(
+    ("given", "limited"), [("maybe", True), ([], True), (object(), True), ("no", True), (0, False)]
+)
+def test_a_choice_that_cannot_be_read_limits_the_use_of_the_data(given: Any, limited: bool) -> None:
+    attributes = {sc.CONVERSION_LIMITED_DATA_USE: given}
+    for conversion in (captured(**attributes), conversion_of(sealed(attributes))):
+        assert conversion.limited_data_use is limited
+
+
+@given(st.datetimes(datetime(2001, 1, 1), datetime(2100, 1, 1), timezones=st.just(timezone.utc)))
+def test_a_datetime_is_exact(moment: datetime) -> None:
+    microseconds = (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+    assert values.unix_nano(moment) == microseconds * 1000
 
 
 class Key(str):

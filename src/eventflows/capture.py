@@ -77,9 +77,9 @@ _FIELDS: Mapping[str, tuple[type[Any], str, Callable[[object], Any]]] = {
     sc.CONVERSION_PROVIDERS: (Conversion, "providers", values.names),
     sc.CONVERSION_EXCLUDE_PROVIDERS: (Conversion, "exclude_providers", values.names),
     sc.CONVERSION_LIMITED_DATA_USE: (Conversion, "limited_data_use", values.flag),
-    sc.CITY: (Identifiers, "city", values.identifier),
-    sc.REGION: (Identifiers, "region", values.identifier),
-    sc.POSTAL_CODE: (Identifiers, "postal_code", values.identifier),
+    sc.CITY: (Identifiers, "city", values.place),
+    sc.REGION: (Identifiers, "region", values.place),
+    sc.POSTAL_CODE: (Identifiers, "postal_code", values.place),
     sc.COUNTRY: (Identifiers, "country", values.country),
     sc.CLIENT_ADDRESS: (Request, "client_address", values.client_address),
     sc.USER_AGENT: (Request, "user_agent", values.told),
@@ -112,7 +112,9 @@ _NO_USER, _NO_REQUEST, _NO_DEVICE, _NO_CONSENT = Identifiers(), Request(), Devic
 # The fields of the conversion itself that are read from attributes stand in two rows.
 _ORDER = slice(_PLACES[Conversion, "action_source"], _PLACES[Conversion, "user"])
 _ROUTES = slice(_PLACES[Conversion, "limited_data_use"], _PLACES[Conversion, "properties"])
-_SOURCE, _ITEMS, _QUANTITY = (_PLACES[Conversion, name] for name in ("action_source", "items", "quantity"))
+_SOURCE, _ITEMS, _QUANTITY, _LIMITED = (
+    _PLACES[Conversion, name] for name in ("action_source", "items", "quantity", "limited_data_use")
+)
 _SEALED, _USER_IDS = (_PLACES[Identifiers, name] for name in ("sealed", "user_id"))
 _URL, _AGENT, _ADDRESS = (_PLACES[Request, name] for name in ("url", "user_agent", "client_address"))
 _PROPERTY, _CLICK, _DIGESTS, _CHECKED = -1, -2, -3, -4  # places elsewhere; the last one is only looked at
@@ -199,8 +201,8 @@ def conversion_of(event: Event, default_country: str | None = None) -> Conversio
                 reader(value)
         except Exception as problem:  # noqa: BLE001 reason: a number beyond all bounds, say, costs itself only
             left_out.append((shown_name(key), str(problem) if isinstance(problem, Unusable) else "unreadable"))
-            if place >= _CONSENT:
-                fields[place] = False  # a choice that cannot be read is not taken for a yes
+            if place >= _CONSENT or place == _LIMITED:  # a choice that cannot be read is not taken for a yes
+                fields[place] = place == _LIMITED
     if (url := fields[_URL]) is not None and "?" in url:
         for click, value in clicks_of_url(url).items():
             clicks.setdefault(click, value)

@@ -48,6 +48,11 @@ def digest(text: str) -> str:
     return sha256(text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def is_digest(text: str) -> bool:
+    """Whether it is a SHA-256 digest in hex, also with the marker of Meta's parameter builder."""
+    return len(text) >= 64 and _DIGEST.fullmatch(text) is not None
+
+
 def contains_email(text: str) -> bool:
     """Whether an e-mail address stands anywhere in the text, also percent-encoded, as often as URLs lie in one another."""
     if "%" in text:

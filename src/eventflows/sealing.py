@@ -286,9 +286,13 @@ def _consent(value: Any) -> Any:
     return _flag(value)
 
 
-def _instead(treatment: Treatment) -> str | None:
+def _limited(value: Any) -> Any:
+    return _flag(value)
+
+
+def _instead(treatment: Treatment) -> str | bool | None:
     """What stands for a value that cannot be read: such a choice is not taken for a yes."""
-    return "denied" if treatment is _consent else None
+    return "denied" if treatment is _consent else True if treatment is _limited else None
 
 
 def _forbidden(_value: Any) -> Any:
@@ -327,7 +331,7 @@ _BY_ATTRIBUTE: Mapping[str, Treatment] = {
     sc.USER_AGENT: values.told,
     sc.LANGUAGE: values.told,
     sc.SEC_GPC: _flag,
-    sc.CONVERSION_LIMITED_DATA_USE: _flag,
+    sc.CONVERSION_LIMITED_DATA_USE: _limited,
     sc.CONVERSION_ITEMS: _items,
     sc.CONVERSION_COMMIT: values.commit,
     sc.CONVERSION_PROVIDERS: _names,

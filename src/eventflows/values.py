@@ -19,7 +19,7 @@ from uuid import UUID
 
 from .country import alpha_2
 from .errors import Unusable
-from .pii import contains_email
+from .pii import contains_email, is_digest
 from .semconv import ACTION_SOURCES, COMMITS
 
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}([-_.@][A-Za-z0-9]{1,8})*")
@@ -115,6 +115,14 @@ def currency(value: object) -> str:
     if len(code) != 3 or not (code.isascii() and code.isalpha()):
         raise Unusable("not an ISO 4217 code")
     return code
+
+
+def place(value: object) -> str:
+    """A city, region or postal code, which some platforms want hashed in one form or another and others as it is."""
+    found = identifier(value)
+    if is_digest(found):
+        raise Unusable("hashed already, which platforms that want it as it is cannot use")
+    return found
 
 
 def country(value: object) -> str:
@@ -295,7 +303,7 @@ def unix_nano(timestamp: int | datetime | None) -> int:
     """A timestamp as OpenTelemetry writes it; a datetime is taken too, and anything else is now."""
     if isinstance(timestamp, datetime):
         with suppress(ValueError, OverflowError, OSError):  # such as that of pandas for no time at all
-            return int(timestamp.timestamp() * 1_000_000) * 1000
+            return round(timestamp.timestamp() * 1_000_000) * 1000
     if isinstance(timestamp, int) and not isinstance(timestamp, bool) and timestamp > 0:
         return timestamp
     return time.time_ns()
