@@ -53,7 +53,7 @@ LAYERS = [
     {"provider_settings", "stored"},
     {"spool"},
     {"capture", "commit", "providers.base", "request"},
-    {"providers.ga4_validation", "spans", "others"},
+    {"providers.ga4_identity", "providers.ga4_validation", "spans", "others"},
     {"providers", *(f"providers.{name}" for name in BUILT_IN), "visitor"},
     {"routing", "transport", "context", "pace", "provider_list"},
     {"model"},
@@ -79,7 +79,7 @@ LAYERS = [
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 PROVIDERS_MAY_IMPORT = set(
-    "conversion errors pii country secret semconv providers.base providers.ga4_validation".split()
+    "conversion errors pii country secret semconv providers.base providers.ga4_identity providers.ga4_validation".split()
 )
 
 

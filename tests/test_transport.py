@@ -247,7 +247,7 @@ def test_what_may_come_twice_goes_again_at_once_when_a_kept_connection_is_closed
 ) -> None:
     """Only that; of another event nobody knows whether it was counted already."""
     server = Forgetful()
-    pipeline = eventflows.configure([provider("1", "x", endpoint=server.url)], sending_queue={"num_consumers": 1},
+    pipeline = eventflows.configure([provider("G-1", "x", endpoint=server.url)], sending_queue={"num_consumers": 1},
                                     retry_on_failure={"initial_interval": "60s"})  # fmt: skip
     for number in range(2):
         eventflows.get_tracer("x").add_event("Lead", {"user.id": "7", "client.address": "198.51.100.4", "n": number})

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from eventflows import payload
 from eventflows.conversion import Consent, Conversion, Device, EventType, Identifiers, Item
 from eventflows.conversion import Request as Visit
 from eventflows.errors import ConfigurationError
 from eventflows.pii import seal_all
 from eventflows.providers.base import DELIVERED, NOT_THE_CULPRIT, Outcome, Response, Status, Unencodable
-from eventflows.providers.ga4 import MAX_VALUES, GA4Provider
+from eventflows.providers.ga4 import FITTING_ITEMS, MAX_VALUES, GA4Provider
 
 from . import body_of
 
@@ -420,6 +421,27 @@ def test_an_app_stream_repeats_nothing_because_it_deduplicates_nothing() -> None
     assert encoded.envelope == {"app_instance_id": "a" * 32}
 
 
+@pytest.mark.parametrize("text", ["x" * 100, "灯" * 100, "\U0001f4a1" * 100, "\x01" * 100])
+@pytest.mark.parametrize("count", [FITTING_ITEMS, 100, 200])
+def test_the_items_of_an_order_fit_in_a_request(count: int, text: str) -> None:
+    """Google takes nothing of a body of 130 kB, and answers 2xx."""
+    item = Item(text, text, 1.5, 2, text, text, text, text, 0.5)
+    encoded = WEB.encode(PURCHASE._replace(items=(item,) * count))
+    request = WEB.request([encoded])
+    sent = len(encoded.event["params"]["items"])
+    content = payload.body(request.envelope, request.events_at, [payload.encode(encoded.event)])
+    assert len(content) < WEB.MAX_BYTES
+    assert sent == count or len(content) > 75_000
+
+
+@pytest.mark.parametrize(
+    ("language", "sent"), [("sv_SE", "sv-SE"), ("en_US.UTF-8", "en-US"), ("sv-SE,sv;q=0.9", "sv-SE"), ("*", None)]
+)
+def test_the_language_of_the_device_is_one_tag(language: str, sent: str | None) -> None:
+    device = body(conversion(request=Visit(language=language))).get("device")
+    assert device == ({"language": sent} if sent else None)
+
+
 @pytest.mark.parametrize("given", [None, "a" * 31, "a" * 33, "g" * 32])
 def test_an_app_stream_refuses_what_has_no_app_instance_id(given: str | None) -> None:
     """Google answers 2xx to such an event, and drops it."""
@@ -439,7 +461,8 @@ def test_a_page_is_a_text_or_left_out(key: str, given: Any) -> None:
 
 @pytest.mark.parametrize(("event_type", "value"), [(EventType.REFUND, 49.0), (EventType.PURCHASE, -49.0)])
 def test_a_refund_s_value_is_positive(event_type: EventType, value: float) -> None:
-    assert params(conversion(event_type, value=-49.0, currency="EUR"))["value"] == value
+    found = params(conversion(event_type, value=-49.0, tax=-49.0, shipping=-49.0, currency="EUR"))
+    assert {found["value"], found["tax"], found["shipping"]} == {value}
 
 
 def test_a_value_of_zero_is_sent() -> None:
@@ -517,7 +540,7 @@ def test_debug_mode_marks_the_events_and_is_absent_otherwise() -> None:
         (GA4Provider("G-1", "s", region="us"), "https://www.google-analytics.com/mp/collect?measurement_id=G-1"),
         (GA4Provider("G-1", "s", region="eu"), "https://region1.google-analytics.com/mp/collect?measurement_id=G-1"),
         (GA4Provider("G-1", "s", test_mode=True), "https://www.google-analytics.com/debug/mp/collect?measurement_id=G-1"),
-        (GA4Provider("G&1", "s"), "https://www.google-analytics.com/mp/collect?measurement_id=G%261"),
+        (GA4Provider("G-&1", "s"), "https://www.google-analytics.com/mp/collect?measurement_id=G-%261"),
         (GA4Provider("G-1", "s", endpoint="http://h:1/ga4/"), "http://h:1/ga4/mp/collect?measurement_id=G-1"),
         (APP, "https://www.google-analytics.com/mp/collect?firebase_app_id=1:4711:ios:0aff"),
     ],
@@ -563,6 +586,8 @@ def test_the_limits_are_google_s() -> None:
         ({"api_secret": "s", "measurement_id": "G-1", "firebase_app_id": "1:2"}, "firebase_app_id"),
         ({"api_secret": "s", "measurement_id": ""}, "measurement_id"),
         ({"api_secret": "s", "firebase_app_id": " "}, "firebase_app_id"),
+        ({"api_secret": "s", "firebase_app_id": "com.shop"}, "firebase_app_id: must look like"),
+        ({"api_secret": "s", "measurement_id": "UA-123-1"}, "measurement_id: must begin with G-"),
         ({"api_secret": "s", "measurement_id": "G-1", "region": "asia"}, "region"),
         ({"api_secret": "s", "measurement_id": "G-1", "debug_mode": "yes"}, "debug_mode"),
         ({"api_secret": "s", "measurement_id": "G-1", "test_mode": 1}, "test_mode"),

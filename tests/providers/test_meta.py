@@ -164,6 +164,25 @@ def test_documented_custom_data_gets_its_type_or_is_left_out(key: str, given: An
     assert sent == event(**{key: given}).get("custom_data", {}).get(key)
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        (123456789012345, 123456789012345),
+        ("12345678901234567", 12345678901234567),
+        ("7123456789012345678", None),
+        ("x", None),
+    ],
+)
+def test_the_id_of_a_lead_form_of_meta_matches(given: Any, sent: int | None) -> None:
+    assert sent == event(lead_id=given)["user_data"].get("lead_id")
+
+
+@pytest.mark.parametrize("agent", ["x" * 23, "1-2", "x1"])
+def test_a_partner_agent_that_meta_refuses_is_a_configuration_error(agent: str) -> None:
+    with pytest.raises(ConfigurationError, match="partner_agent"):
+        MetaProvider("123", "t0ken", partner_agent=agent)
+
+
 APP = {"conversion.action_source": "app", "os.name": "iOS", "os.version": "18.1",
        "conversion.device.advertising_id": "6D92078A-8246-4BA4-AE5B-76104861E7DC"}  # fmt: skip
 
@@ -174,6 +193,7 @@ def test_app_events_carry_the_sixteen_positions() -> None:
     extinfo = made["app_data"]["extinfo"]
     assert (len(extinfo), extinfo[0], extinfo[4]) == (16, "i2", "18.1")
     assert event(**{**APP, "os.version": 18})["app_data"]["extinfo"][4] == "18"
+    assert event(**APP, locale="en_US.UTF-8")["app_data"]["extinfo"][6] == "en_US"
 
 
 def test_app_data_of_the_configuration_keeps_the_vendor_id() -> None:

@@ -365,3 +365,13 @@ def as_amount(value: Any) -> float | int | None:
 def one_of(allowed: str) -> Callable[[Any], str | None]:
     """For a property of which the platform documents the values, as a pattern: the value, or None for another."""
     return lambda value: value if isinstance(value, str) and re.fullmatch(allowed, value) else None
+
+
+# At the head of an Accept-Language header or of a POSIX locale, too.
+_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8})*(?=$|[\s,;.@])")
+
+
+def language_tag(language: str | None) -> str | None:
+    """The tag of a language as BCP 47 writes it (`sv-SE`), or None."""
+    match = _LANGUAGE_TAG.match(language.replace("_", "-")) if language else None
+    return match[0] if match else None

@@ -7,6 +7,7 @@ https://developers.google.com/analytics/devguides/collection/ga4/uid-data
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +16,7 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
-from ..conversion import Conversion, EventType, Identifiers, Item
-from ..pii import digest, iso_place, letters
+from ..conversion import Conversion, EventType, Item
 from ..secret import SecretLike
 from ..semconv import event_key
 from .base import (
@@ -31,9 +31,10 @@ from .base import (
     Unencodable,
     all_of,
     by_http_status,
-    present,
+    language_tag,
     scalars,
 )
+from .ga4_identity import client_id, location, session_id, user_data
 from .ga4_validation import validated
 
 REGIONS: Mapping[str, str] = {
@@ -43,8 +44,9 @@ REGIONS: Mapping[str, str] = {
 MAX_NAME = 40  # characters of an event's or a parameter's name
 MAX_PARAMS = 25
 MAX_ITEMS = 200
+MAX_ITEMS_BYTES = 80_000  # of an event that must fit in a request
+FITTING_ITEMS = 20  # so many always do
 MAX_USER_ID = 256
-MAX_HASHES = 3  # e-mail addresses, and as many phone numbers
 MAX_VALUE = 100  # characters of a parameter's value, but for these:
 MAX_VALUES: Mapping[str, int] = {"page_title": 300, "page_referrer": 420, "page_location": 1000}
 
@@ -80,14 +82,7 @@ RESERVED_PREFIXES = ("_", "firebase_", "ga_", "google_", "gtag.")
 # Google's own, and those that only this module may set: a wrong one would break sessions or switch debugging on.
 RESERVED_PARAMS = frozenset({"firebase_conversion", "session_id", "engagement_time_msec", "debug_mode", "items"})
 
-# The layouts are not documented by Google: `GA1.<n>.<random>.<seconds>`, `GS1.<n>.<session>.<number>…` and, since
-# May 2025, `GS2.<n>.s<session>$o<number>$…` in any order.
-_CLIENT_ID = re.compile(r"(?:GA[0-9]\.[0-9-]+\.)?([1-9][0-9]{0,18}\.[1-9][0-9]{0,18})")
-_SESSION = r"([1-9][0-9]{0,17})"
-_SESSION_ID = re.compile(rf"{_SESSION}|GS1\.[0-9-]+\.{_SESSION}(?:\..*)?|GS2\.[0-9-]+\.(?:.*\$)?s{_SESSION}(?:\$.*)?")
 _APP_INSTANCE_ID = re.compile(r"[0-9A-Fa-f]{32}")
-_COUNTRY_PREFIX = re.compile(r"^[A-Za-z]{2}-")
-_NOT_IN_POSTAL_CODES = str.maketrans("", "", ".~")
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,7 +114,7 @@ class GA4Provider(Provider):
     SECRETS: ClassVar[tuple[str, ...]] = ("api_secret",)
     NEEDS_CONSENT: ClassVar[tuple[str, ...]] = ("analytics_storage",)
     MAX_BATCH: ClassVar[int] = 25
-    MAX_BYTES: ClassVar[int] = 126_000  # of a body that must stay below 130 kB; the rest is for the envelope
+    MAX_BYTES: ClassVar[int] = 110_000  # of a body that must stay below 130 kB; the rest is for the envelope
     MAX_AGE_NS: ClassVar[int | None] = 3 * DAY_NS  # Google silently moves an older event to 72 hours ago
     MAX_AHEAD_NS: ClassVar[int | None] = None
     NOT_TESTED: ClassVar[str] = (
@@ -154,6 +149,11 @@ class GA4Provider(Provider):
     def contradictions(self) -> Iterable[tuple[str, str]]:
         if (self.measurement_id is None) == (self.firebase_app_id is None):
             yield "measurement_id", "either this (web) or firebase_app_id (app) is required, and not both"
+        # Google answers 2xx to any id.
+        if self.measurement_id is not None and not self.measurement_id.startswith("G-"):
+            yield "measurement_id", "must begin with G-"
+        if self.firebase_app_id is not None and not re.fullmatch(r"\d+:\d+:\w+:\w+", self.firebase_app_id):
+            yield "firebase_app_id", "must look like 1:4711:ios:0aff"
 
     @property
     def base_url(self) -> str:
@@ -212,7 +212,7 @@ class GA4Provider(Provider):
         user, request, consent = conversion.user, conversion.request, conversion.consent
         envelope: dict[str, Any] = {}
         if self.firebase_app_id is None:
-            envelope["client_id"] = _client_id(conversion)
+            envelope["client_id"] = client_id(conversion)
         elif _APP_INSTANCE_ID.fullmatch(app := conversion.device.app_instance_id or ""):
             envelope["app_instance_id"] = app
         else:
@@ -232,13 +232,13 @@ class GA4Provider(Provider):
         # Google ignores ip_override beside user_location, and user_agent beside device.
         if address := request.client_address:
             envelope["ip_override"] = address
-        elif place := _location(user):
+        elif place := location(user):
             envelope["user_location"] = place
         if user_agent := request.user_agent:
             envelope["user_agent"] = user_agent
-        elif language := request.language:
+        elif language := language_tag(request.language):
             envelope["device"] = {"language": language}
-        if ad_user_data is not False and (data := _user_data(user)):
+        if ad_user_data is not False and (data := user_data(user)):
             envelope["user_data"] = data
         return envelope
 
@@ -264,68 +264,6 @@ def _choice(granted: bool) -> str:
     return "GRANTED" if granted else "DENIED"
 
 
-# --- who -----------------------------------------------------------------------------------------------------------
-
-
-def _client_id(conversion: Conversion) -> str:
-    """The browser's id from the `_ga` cookie, else one of the same layout that stays the same for the same person."""
-    given = conversion.clicks.get("ga_client_id")
-    if given and (match := _CLIENT_ID.fullmatch(given.strip())):
-        return match[1]
-    seed = digest(_trace(conversion))
-    random, seconds = int(seed[:16], 16), int(seed[16:32], 16)
-    return f"{1 + random % (2**31 - 1)}.{1_000_000_000 + seconds % 700_000_000}"
-
-
-def _trace(conversion: Conversion) -> str:
-    """What tells this person from others: the most lasting trace that there is."""
-    user, request = conversion.user, conversion.request
-    if user.user_id:
-        return f"user_id {user.user_id[0]}"
-    for form in ("email.lower", "phone.e164"):
-        if digests := user.sealed.get(form):
-            return f"{form} {digests[0]}"
-    if request.session_id:
-        return f"session_id {request.session_id}"
-    if request.client_address:
-        return f"client {request.client_address} {request.user_agent or ''}"
-    return f"conversion {conversion.id}"
-
-
-def _session_id(clicks: Mapping[str, str], cookie: str) -> int | None:
-    """The one that was recorded, else that of the stream's own cookie."""
-    told = clicks.get("ga_session_id") or clicks.get(cookie)
-    match = _SESSION_ID.fullmatch(told.strip()) if told else None
-    return int(match[1] or match[2] or match[3]) if match else None
-
-
-def _user_data(user: Identifiers) -> dict[str, Any]:
-    sealed = user.sealed
-    data: dict[str, Any] = {}
-    if emails := sealed.get("email.gmail"):
-        data["sha256_email_address"] = list(emails[:MAX_HASHES])
-    if phones := sealed.get("phone.e164"):
-        data["sha256_phone_number"] = list(phones[:MAX_HASHES])
-    address: dict[str, Any] = {}
-    if names := sealed.get("first_name.letters"):
-        address["sha256_first_name"] = names[0]
-    if names := sealed.get("last_name.letters"):
-        address["sha256_last_name"] = names[0]
-    if streets := sealed.get("street.words"):
-        address["sha256_street"] = streets[0]
-    postal_code = (user.postal_code or "").translate(_NOT_IN_POSTAL_CODES).strip()
-    if address or postal_code:  # a city alone is nobody's address
-        region = letters(_COUNTRY_PREFIX.sub("", (user.region or "").strip()))
-        address |= present(city=letters(user.city or ""), region=region, postal_code=postal_code, country=user.country)
-        data["address"] = [address]
-    return data
-
-
-def _location(user: Identifiers) -> dict[str, Any]:
-    country, code = iso_place(user.region or "", user.country)
-    return present(country_id=country, region_id=f"{country}-{code}" if code else None, city=user.city)
-
-
 # --- what ----------------------------------------------------------------------------------------------------------
 
 
@@ -333,8 +271,8 @@ def _params(conversion: Conversion, name: str, provider: GA4Provider) -> dict[st
     """What GA4 knows comes first, so that custom properties are what the limit of 25 cuts off."""
     value, request, clicks, properties = conversion.value, conversion.request, conversion.clicks, conversion.properties
     params: dict[str, Any] = {}
-    if clicks and (session_id := _session_id(clicks, provider._session_cookie)) is not None:
-        params["session_id"] = session_id
+    if clicks and (session := session_id(clicks, provider._session_cookie)) is not None:
+        params["session_id"] = session
     params["engagement_time_msec"] = _engagement_time(properties)
     if provider.debug_mode:
         params["debug_mode"] = 1
@@ -347,9 +285,9 @@ def _params(conversion: Conversion, name: str, provider: GA4Provider) -> dict[st
     if coupon := conversion.coupon:
         params["coupon"] = coupon[:MAX_VALUE]
     if (shipping := conversion.shipping) is not None:
-        params["shipping"] = shipping
+        params["shipping"] = abs(shipping) if name == "refund" else shipping
     if (tax := conversion.tax) is not None:
-        params["tax"] = tax
+        params["tax"] = abs(tax) if name == "refund" else tax
     if term := conversion.search_term:
         params["search_term"] = term[:MAX_VALUE]
     if url := request.url:
@@ -359,7 +297,7 @@ def _params(conversion: Conversion, name: str, provider: GA4Provider) -> dict[st
     if title := request.page_title:
         params["page_title"] = title[: MAX_VALUES["page_title"]]
     if items := [_item(item) for item in conversion.items if item.id or item.name]:
-        params["items"] = items[:MAX_ITEMS]
+        params["items"] = items if len(items) <= FITTING_ITEMS else _fitting(items)
     for key, custom in scalars(properties, RESERVED_PARAMS).items() if properties else ():
         if len(params) == MAX_PARAMS:
             break
@@ -393,6 +331,16 @@ def _engagement_time(properties: Mapping[str, Any]) -> int:
     if isinstance(given, (int, float)) and not isinstance(given, bool) and 1 <= given < MAX_ENGAGEMENT_TIME_MSEC:
         return int(given)
     return DEFAULT_ENGAGEMENT_TIME_MSEC
+
+
+def _fitting(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many as GA4 takes: of a request that is too large it takes nothing, and says nothing."""
+    length = 0
+    for count, item in enumerate(items[:MAX_ITEMS]):
+        length += len(json.dumps(item, ensure_ascii=False).encode("utf-8", "replace"))
+        if length > MAX_ITEMS_BYTES:
+            return items[:count]
+    return items[:MAX_ITEMS]
 
 
 def _item(item: Item) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from .base import (
     as_text,
     as_texts,
     by_http_status,
+    language_tag,
     one_of,
     present,
     refused_at,
@@ -64,6 +65,7 @@ _ALL_WEAK_KEYS = frozenset().union(*WEAK_KEYS)
 _REFUND, _SEARCH = EventType.REFUND, EventType.SEARCH
 _FBC = re.compile(r"fb\.[0-9]\.[0-9]{13}\.(\S+)")  # the third part is in milliseconds
 _FBP = re.compile(r"fb\.[0-9]\.[0-9]{13}\.[0-9]+(?:\.[A-Za-z0-9_-]{2,8})?")
+_LEAD_ID = re.compile(r"[0-9]{15,17}")  # of Meta's own lead form
 _INDEX = re.compile(r"\['data'\]\[(\d+)\]")
 _APP_SYSTEMS = {"ios": "i2", "ipados": "i2", "android": "a2"}
 
@@ -158,6 +160,9 @@ class MetaProvider(Provider):
         if not well_formed or (version not in VERSIONS and _number(version) < _number(NEWEST_VERSION)):
             yield "api_version", f"{version!r} is none, or has ended; allowed: {', '.join(VERSIONS)} or newer"
 
+        if (agent := self.partner_agent) and not (len(agent) < 23 and len(re.findall("[A-Za-z]", agent)) >= 2):
+            yield "partner_agent", f"{agent!r} must be shorter than 23 characters, with two letters or more"
+
     def api(self) -> Api:
         return Api(self.api_version, VERSIONS.get(self.api_version), NEWEST_VERSION)
 
@@ -248,7 +253,7 @@ class MetaProvider(Provider):
         extinfo = [""] * 16
         extinfo[0], extinfo[4] = system, version
         extinfo[5] = str(properties.get("device.model.identifier", ""))
-        extinfo[6] = (conversion.request.language or "").replace("-", "_")
+        extinfo[6] = (language_tag(conversion.request.language) or "").replace("-", "_")
         allowed = 0 if conversion.consent.ad_personalization is False else 1
         return present(
             advertiser_tracking_enabled=allowed,
@@ -297,6 +302,8 @@ def _user_data(conversion: Conversion) -> dict[str, Any]:
         data["fbc"] = fbc
     if (fbp := clicks.get("fbp")) and _FBP.fullmatch(fbp):
         data["fbp"] = fbp
+    if (lead_id := conversion.properties.get("lead_id")) and _LEAD_ID.fullmatch(str(lead_id)):
+        data["lead_id"] = int(lead_id)
     if conversion.action_source == "app" and (advertising_id := conversion.device.advertising_id):
         mobile = mobile_id(advertising_id, str(conversion.properties.get("os.name", "")))
         if mobile is not None:

@@ -31,6 +31,7 @@ from .base import (
     as_text,
     as_texts,
     by_http_status,
+    language_tag,
     one_of,
     present,
     refused_at,
@@ -58,8 +59,9 @@ _INVALID = 40002
 _UNAUTHORISED = frozenset({40001, 40007, 40101, 40102, 40104, 40105})
 _TOO_FREQUENT = frozenset({40016, 40100, 40132, 40133})
 _INDEX = re.compile(r"\b(?:data|batch)\.(\d+)\.", re.IGNORECASE)
-# A language tag, also at the head of an Accept-Language header or of a POSIX locale.
-_LOCALE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8})*(?=$|[\s,;.@])")
+
+LEAD = ("lead_id", "lead_event_source")
+"""Properties of an event that comes from a CRM; TikTok's lead ids have 19 digits, hence are texts."""
 
 CONTENT_TYPE = one_of("product|product_group")
 # Properties that TikTok documents with a type: a value of another one would sink the batch ("not a valid string"), so
@@ -132,11 +134,11 @@ class TikTokProvider(Provider):
     def contradictions(self) -> Iterable[tuple[str, str]]:
         if self.event_source == "app" and self.app_id is None:
             yield "app_id", "required for event_source 'app'"
-        if self.event_source == "crm" and "lead" not in (self.extra or {}):
-            yield "extra", "event_source 'crm' needs the lead: {lead: {lead_id: ...}}"
 
     def test_conversion(self, now: int) -> Conversion:
         conversion = super().test_conversion(now)
+        if self.event_source == "crm":
+            return conversion._replace(properties={"lead_id": "0"})
         # Offline sources take standard events only.
         return conversion._replace(type=EventType.CONTACT) if self.event_source == "offline" else conversion
 
@@ -164,6 +166,8 @@ class TikTokProvider(Provider):
                 event["page"]["referrer"] = referrer
         if source == "app":
             event["app"] = {"app_id": self.app_id}
+        if source == "crm":
+            event["lead"] = self._lead(conversion)
         if source in ("web", "app"):
             limited = True if conversion.consent.ad_personalization is False else conversion.limited_data_use
             if limited is not None:
@@ -215,6 +219,13 @@ class TikTokProvider(Provider):
             raise Unencodable("TikTok takes only its standard events offline", filtered=True)
         return name
 
+    def _lead(self, conversion: Conversion) -> dict[str, str]:
+        given = conversion.properties
+        lead = {key: as_text(given[key]) for key in LEAD if given.get(key) not in (None, "")}
+        if "lead_id" not in lead and "lead" not in (self.extra or {}):
+            raise Unencodable("TikTok needs lead_id, that of its own lead form")
+        return lead
+
     def _user(self, conversion: Conversion) -> dict[str, Any]:
         sealed, source = conversion.user.sealed, self.event_source
         known: dict[str, Any] = {}
@@ -244,8 +255,8 @@ def _add_browser(known: dict[str, Any], request: Visit) -> None:
         known["ip"] = address
     if user_agent := request.user_agent:
         known["user_agent"] = user_agent
-    if (language := request.language) and (locale := _LOCALE.match(language.replace("_", "-"))):
-        known["locale"] = locale[0]
+    if locale := language_tag(request.language):
+        known["locale"] = locale
 
 
 def _add_person(known: dict[str, Any], user: Identifiers) -> None:
