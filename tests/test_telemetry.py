@@ -34,6 +34,7 @@ from eventflows.providers.meta import VERSIONS
 from eventflows.sandbox import Sandbox
 from eventflows.sdk import span_processors
 from eventflows.stats import MAX_REASONS, STATUSES
+from eventflows.telemetry import Telemetry
 from tests.conftest import CANARIES, PERSON, environment, four
 
 from .test_pipeline import FAST, LEAD
@@ -525,6 +526,25 @@ def test_of_a_large_request_some_ages_are_enough(sandbox: Sandbox, reader: InMem
     points = collected(reader)
     assert value(points, "eventflows.delivered") == 700
     assert 60 <= value(points, "eventflows.delivery.age") <= 100 * value(points, "eventflows.attempts")
+
+
+def test_the_ages_are_there_once_a_flush_returns(
+    sandbox: Sandbox, reader: InMemoryMetricReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the last ones are missing where a process collects at its end."""
+    pipeline = eventflows.configure(four(sandbox.url)[3:])
+    pending = []
+    deliver = Telemetry.delivered
+
+    def delivered(self: Telemetry, *arguments: Any) -> None:
+        pending.append(pipeline.stats()["reddit"].pending)
+        deliver(self, *arguments)
+
+    monkeypatch.setattr(Telemetry, "delivered", delivered)
+    record("Lead")
+    assert eventflows.force_flush(10_000)
+    assert pending == [1]
+    assert value(collected(reader), "eventflows.delivery.age") == 1
 
 
 class Grumpy(SpanProcessor):

@@ -392,6 +392,9 @@ class Lane:
     def _settle(self, settled: Sequence[Settled], attempts: int = 0) -> None:
         for entries, status, reason in settled:
             self._outcomes.write([entry.source for entry in entries], status, reason, attempts)
+            # Before they are counted: the flush that waits for that may be the process's last.
+            if self._telemetry is not None and status == "delivered":
+                self._telemetry.delivered(self.provider, entries)
             in_journal = [entry for entry in entries if entry.source.journal is not None]
             in_memory = [entry for entry in entries if entry.source.journal is None] if in_journal else entries
             with self._changed:
@@ -407,8 +410,6 @@ class Lane:
                 if not self._pending:
                     self._changed.notify_all()
                 more = self._backlog.waits and self._in_memory < self.given.queue.queue_size // 2
-            if self._telemetry is not None and status == "delivered":
-                self._telemetry.delivered(self.provider, entries)
             tell_lost(self._notices, self.provider.name, status, told, len(counted))
             if more:
                 self._load()
