@@ -127,6 +127,7 @@ def test_all_problems_of_the_environment_name_their_variables() -> None:
             "contradicts consent.default.sec_gpc",
         ),
         ("providers: {console: {sample: 0}}\n", "sample: 0 must be a number above 0 and at most 1"),
+        ("providers: {console: }\nretry_on_failure: {multiplier: 1000}\n", "1000 must be a number from 1 to 100"),
         ("providers: {console: {sample: 2}}\n", "sample: 2 must be a number above 0 and at most 1"),
         (
             "providers: {console: {retry_on_failure: {initial_interval: 1m, max_interval: 1s}}}\n",

@@ -302,6 +302,7 @@ def test_an_event_that_becomes_too_old_while_it_waits_expires(
 
 def test_without_a_limit_an_event_is_tried_until_it_expires() -> None:
     assert RetryPolicy().max_elapsed_time == 0
+    assert RetryPolicy(multiplier=100).wait(10_000) <= 30  # the largest that a setting may be, after days
 
 
 def test_retry_after_in_both_forms() -> None:

@@ -117,7 +117,7 @@ RETRY = Section(
     {
         "initial_interval": Duration(),
         "max_interval": Duration(),
-        "multiplier": Number(1),
+        "multiplier": Number(1, 100),
         "max_elapsed_time": Duration(zero=True),
     },
     retry_contradictions,
