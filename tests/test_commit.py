@@ -21,9 +21,11 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 import eventflows
 from eventflows import ConfigurationError, EventFlowsInstrumentor, EventFlowsLogRecordExporter
-from eventflows.commit import UnitOfWork
+from eventflows.commit import Fate, UnitOfWork, WaitingRoom
+from eventflows.conversion import EventType
 from eventflows.pipeline import Pipeline
 from eventflows.providers.console import ConsoleProvider
+from eventflows.sealing import event_of, record
 from eventflows.spans import Scope, awaited, scope_of
 from eventflows.told import NOTHING_TOLD
 from eventflows.visitor import Visiting, Visitor, WSGIMiddleware
@@ -485,6 +487,37 @@ def test_what_waits_too_long_is_delivered() -> None:
     assert counts() == (2, {})
     span.end()
     assert counts() == (2, {})
+
+
+def held_in(room: WaitingRoom, order: str, unit: UnitOfWork) -> None:
+    recorded = record("Purchase", {"order_id": order}, time.time_ns())
+    room.hold(event_of(recorded, EventType.PURCHASE), unit)
+
+
+def test_the_thread_that_looks_at_the_time_limit_ends_and_comes_again() -> None:
+    """Only while something waits is there a thread for it."""
+    fates: list[tuple[str | None, Fate]] = []
+    room = WaitingRoom(lambda event, fate: fates.append((event.order_id, fate)), timeout=0.05)
+    for order in ("1", "2"):
+        held_in(room, order, UnitOfWork())
+        (watching,) = (one for one in threading.enumerate() if one.name == "EventFlows-commit")
+        watching.join(5)
+        assert not watching.is_alive()
+    assert fates == [("1", Fate.DELIVER), ("2", Fate.DELIVER)]
+    assert len(room) == 0
+
+
+def test_a_room_that_is_closed_lets_nothing_wait_and_tells_each_fate_once() -> None:
+    fates: list[tuple[str | None, Fate]] = []
+    room = WaitingRoom(lambda event, fate: fates.append((event.order_id, fate)), timeout=60)
+    unit = UnitOfWork()
+    held_in(room, "1", unit)
+    room.close()
+    held_in(room, "2", unit)
+    unit.failed = True
+    unit.end()
+    assert fates == [("1", Fate.DELIVER), ("2", Fate.DELIVER)]
+    assert len(room) == 0
 
 
 def test_what_waits_at_shutdown_is_delivered() -> None:

@@ -48,6 +48,8 @@ GPC_IN_CALIFORNIA = {"regions": {"US-CA": {"sec_gpc": "denied"}}}
         ({"regions": {"EU": "denied"}}, {"user.country": "NO"}, ()),
         ({"regions": {"EEA": "denied"}}, {"user.country": "US"}, ()),
         ({"regions": {"EEA": "denied"}}, {}, ()),
+        ({"regions": {"CA": "denied"}}, {"geo.region.iso_code": "California"}, ()),  # not Canada
+        ({"regions": {"CA": "denied"}}, {"geo.region.iso_code": "CA-QC"}, ALL),
         ({"default": "denied", "regions": {"US": "granted"}}, {"user.country": "US"}, ()),
         ({"regions": {"EEA": "denied", "SE": "granted"}}, {"user.country": "SE"}, ()),
         ({"regions": {"US": "granted", "US-CA": {"ad_user_data": "denied"}}}, {"geo.region.iso_code": "US-CA"}, ADS),
@@ -175,6 +177,7 @@ def test_a_policy_makes_nothing_new_where_the_visitor_has_said_all() -> None:
     [
         ({"default": "perhaps"}, "consent.default: 'perhaps' is neither granted nor denied"),
         ({"default": {"adstorage": "denied"}}, "did you mean consent.default.ad_storage"),
+        ({"default": {"ad_storage": "maybe"}}, "consent.default.ad_storage: 'maybe' is neither granted nor denied"),
         ({"regions": {"Europe": "denied"}}, "consent.regions.Europe: neither a country"),
         ({"sec_gpc": "yes"}, "consent.sec_gpc: 'yes' is not one of ignore, limited_data_use, denied"),
         ({"region": {}}, "did you mean consent.regions"),

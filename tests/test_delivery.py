@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
+import pytest
+
 import eventflows
 from eventflows import MetaProvider
 from eventflows.conversion import Conversion, EventType
@@ -60,6 +62,34 @@ def test_what_is_left_of_a_batch_goes_in_the_same_request_unchanged() -> None:
     (again,) = map(batch.of, verdict.again)
     assert json.loads(again.body()) == {"data": [{"t": "a"}, {"t": "c"}]}
     assert again.request is batch.request
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+def test_a_batch_whose_culprit_nobody_names_goes_again_in_halves(count: int) -> None:
+    """Each smaller than the batch, or it would go round for ever; in their order, and none twice."""
+    given = [written(str(number)) for number in range(count)]
+    verdict = judge(NARROW, given, Response(400, {"error": {"code": 100}}))
+    halves = [[text(entry) for entry in half] for half in verdict.again]
+    assert list(map(len, halves)) == [(count + 1) // 2, count // 2]
+    assert [one for half in halves for one in half] == [str(number) for number in range(count)]
+    assert (verdict.settled, verdict.later, verdict.paused) == ([], [], [])
+
+
+def test_an_event_alone_is_the_culprit() -> None:
+    (one,) = given = [written("a")]
+    verdict = judge(NARROW, given, Response(400, {"error": {"code": 100}}))
+    assert [(settled.status, list(settled.entries)) for settled in verdict.settled] == [("refused", [one])]
+    assert (verdict.again, verdict.later, verdict.paused) == ([], [], [])
+
+
+@pytest.mark.parametrize(("status", "place"), [(503, "later"), (429, "later"), (401, "paused")])
+def test_an_answer_about_no_event_keeps_the_whole_batch(status: int, place: str) -> None:
+    given = [written("a"), written("b")]
+    verdict = judge(NARROW, given, Response(status))
+    assert {name: getattr(verdict, name) for name in ("settled", "again", "later", "paused")} == {
+        "settled": [], "again": [], "later": [], "paused": [], place: given,
+    }  # fmt: skip
+    assert verdict.reason
 
 
 def test_an_event_in_bytes_is_what_the_provider_made() -> None:

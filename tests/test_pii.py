@@ -76,6 +76,7 @@ NORMAL = [
     ("last_name", "King 3rd", {"last_name.letters": "king rd", "last_name.unpunctuated": "king 3rd"}),
     ("date_of_birth", "19870605", {"date_of_birth.yyyymmdd": "19870605"}),
     ("date_of_birth", "1987/6/5", {"date_of_birth.yyyymmdd": "19870605"}),
+    ("date_of_birth", "1900-01-01", {"date_of_birth.yyyymmdd": "19000101"}),
     ("date_of_birth", "5.6.1987", {"date_of_birth.yyyymmdd": "19870605"}),
     ("date_of_birth", "25/12/1987", {"date_of_birth.yyyymmdd": "19871225"}),
     ("date_of_birth", "12/25/1987", {"date_of_birth.yyyymmdd": "19871225"}),
@@ -125,10 +126,20 @@ RUBBISH = [
     *(("first_name", raw) for raw in ("", "  ", "---", "123", "a@b.com")),
     *(
         ("date_of_birth", raw)
-        for raw in ("03/04/1990", "1990-13-01", "1990-02-30", "yesterday", "0099-01-01", "90-01-02")
+        for raw in (
+            "03/04/1990",
+            "1990-13-01",
+            "1990-02-30",
+            "yesterday",
+            "0099-01-01",
+            "1899-12-31",
+            "2101-01-01",
+            "90-01-02",
+        )
     ),
     *(("gender", raw) for raw in ("x", "diverse", "")),
     ("street", "..."),
+    *(("external_id", raw) for raw in ("", True, 1.5, b"u1", ["u1"], None)),
 ]
 
 
@@ -246,3 +257,15 @@ def test_postal_codes(code: str, country: str | None, expected: str) -> None:
 )
 def test_full_names(full: str, expected: tuple[str, str] | None) -> None:
     assert expected == pii.split_full_name(full)
+
+
+@pytest.mark.parametrize(
+    "text", ["a@b.example", "@shop, write to a@b.example", "x@y, a@b.example", "u=a%40b.example", "u=a%2540b.example"]
+)
+def test_an_email_address_is_found_anywhere_in_a_text(text: str) -> None:
+    assert pii.contains_email(text)
+
+
+@pytest.mark.parametrize("text", ["@shop", "a@b", "a @b.example", "100 % @ home", "x@", ""])
+def test_not_every_at_is_one_of_an_email_address(text: str) -> None:
+    assert not pii.contains_email(text)

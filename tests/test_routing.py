@@ -1,10 +1,37 @@
-"""What is remembered of the conversions that came before."""
+"""Who gets a conversion, and what is remembered of those that came before."""
 
 from __future__ import annotations
 
 import sys
 
-from eventflows.routing import Seen
+import pytest
+
+from eventflows import EventType, MetaProvider
+from eventflows.conversion import Conversion
+from eventflows.routing import Seen, filtered
+
+
+@pytest.mark.parametrize(
+    ("only", "excluded", "reason"),
+    [
+        (None, [], None),
+        (["meta"], [], None),
+        (["meta/eu", "ga4"], [], None),
+        (["meta/us"], [], "not among conversion.providers"),
+        ([], [], "not among conversion.providers"),
+        (None, ["ga4", "meta/us"], None),
+        (None, ["meta"], "in conversion.exclude_providers"),
+        (["meta/eu"], ["meta"], "in conversion.exclude_providers"),
+    ],
+)
+def test_an_event_names_providers_by_id_or_by_type(
+    only: list[str] | None, excluded: list[str], reason: str | None
+) -> None:
+    conversion = Conversion(
+        "1", EventType.PURCHASE, "Purchase", 1,
+        providers=None if only is None else frozenset(only), exclude_providers=frozenset(excluded),
+    )  # fmt: skip
+    assert filtered(MetaProvider("1", "t", name="meta/EU"), conversion) == reason
 
 
 def key(number: int) -> tuple[str, str]:
