@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
 
 import eventflows
-from eventflows import MetaProvider
+from eventflows import MetaProvider, config
 from eventflows.conversion import Conversion, EventType
-from eventflows.delivery import judge, requests_of
+from eventflows.delivery import judge, outdated, requests_of, unsettled
 from eventflows.mapping import Entry, Source, encode
-from eventflows.providers.base import Response
+from eventflows.providers.base import Outcome, Response, Sent, Status, all_of
 from eventflows.sandbox import Sandbox
 
 from .test_pipeline import FAST, record
@@ -82,14 +83,51 @@ def test_an_event_alone_is_the_culprit() -> None:
     assert (verdict.again, verdict.later, verdict.paused) == ([], [], [])
 
 
-@pytest.mark.parametrize(("status", "place"), [(503, "later"), (429, "later"), (401, "paused")])
-def test_an_answer_about_no_event_keeps_the_whole_batch(status: int, place: str) -> None:
+@pytest.mark.parametrize(
+    ("answer", "place"),
+    [
+        (Response(503), "later"),
+        (Response(429), "later"),
+        (Response(401), "paused"),
+        (Response(403, html=True), "paused"),
+        (Response(200, html=True), "later"),  # some proxy's page
+    ],
+)
+def test_an_answer_about_no_event_keeps_the_whole_batch(answer: Response, place: str) -> None:
     given = [written("a"), written("b")]
-    verdict = judge(NARROW, given, Response(status))
+    verdict = judge(NARROW, given, answer)
     assert {name: getattr(verdict, name) for name in ("settled", "again", "later", "paused")} == {
         "settled": [], "again": [], "later": [], "paused": [], place: given,
     }  # fmt: skip
     assert verdict.reason
+
+
+class Careless(MetaProvider):
+    """A provider of somebody else's, with a mistake in it."""
+
+    def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
+        return all_of(batch[1:], Status.DELIVERED) if response.json is None else response.json["results"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(None, "unreadable answer (wrong count)"), ({"error": "x"}, "unreadable answer (KeyError)")],
+)
+def test_a_provider_that_cannot_read_an_answer_costs_no_event(answer: Any, reason: str) -> None:
+    given = [written("a"), written("b")]
+    verdict = judge(Careless("1", "x"), given, Response(200, answer))
+    assert (verdict.later, verdict.reason) == (given, reason)
+    assert (verdict.settled, verdict.again, verdict.paused) == ([], [], [])
+
+
+def test_what_is_outdated_is_settled_and_the_rest_is_left() -> None:
+    """At the limit an event still goes."""
+    lane = config.settings([NARROW]).lane(NARROW)
+    old, just, young = given = [Entry(Source("lead", NOW - age), b"{}", {}, max_age_ns=10) for age in (11, 10, 0)]
+    settled = outdated(lane, given, NOW)
+    assert [(one.status, list(one.entries)) for one in settled] == [("expired", [old])]
+    assert unsettled(given, settled) == [just, young]
+    assert outdated(lane, given[1:], NOW) == []
 
 
 def test_an_event_in_bytes_is_what_the_provider_made() -> None:

@@ -203,12 +203,15 @@ def test_what_goes_again_soon_does_not_wait_for_what_goes_again_late(
 ) -> None:
     """Two requests are under way; the first fails, and its thread rests until its time has come, when the second one fails."""
     monkeypatch.setattr(outbox, "IDLE_SECONDS", 3_600)
-    waits, calls, goes_on = iter([3_600.0, 0.05]), count(), threading.Event()
+    waits, calls, both_go, goes_on = iter([3_600.0, 0.05]), count(), threading.Event(), threading.Event()
     monkeypatch.setattr(RetryPolicy, "wait", lambda *_: next(waits))
 
     def send(*_: object) -> Response:
         number = next(calls)
+        if number == 0:
+            assert both_go.wait(10)  # else its thread may be quick enough to send both
         if number == 1:
+            both_go.set()
             assert goes_on.wait(10)
         return Response(503 if number < 2 else 204)
 

@@ -94,7 +94,7 @@ class Lane:
         if self._backlog.waits:
             self._load()
 
-    # --- the app's side
+    # --- the intake's side
 
     def written(
         self, conversions: Sequence[Conversion], sources: Sequence[Source], now: int

@@ -39,7 +39,8 @@ SECONDS_TO_READ = 1.0
 class Pipeline:
     """Takes conversions from any way in, and delivers each once to each provider.
 
-    Made by `eventflows.configure`. Once it is made its methods never raise, and none but `force_flush` and `shutdown` blocks.
+    Made by `eventflows.configure`. Of its methods only `reload` and `add_provider` raise, and only `force_flush` and `shutdown`
+    wait for the network.
 
     Args:
         resource: Attributes of the app's resource; None where they are found out with the first conversion.
@@ -291,7 +292,8 @@ class Pipeline:
         for lane in self._lanes:
             lane.tend()
 
-    # --- what became of it
+    # --- other settings
+
     def add_provider(self, provider: Provider) -> None:
         """One more destination, for what is recorded from now on.
 
@@ -335,6 +337,8 @@ class Pipeline:
         self.changed()
         told = [f"{what} {', '.join(names)}" for what, names in changed._asdict().items() if names]
         logger.info("EventFlows goes by new settings: %s", "; ".join(told))
+
+    # --- what became of it
 
     def stats(self) -> dict[str, ProviderStats]:
         """The counters of each provider, by its name."""
