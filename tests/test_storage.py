@@ -347,6 +347,36 @@ def test_what_is_old_and_settled_is_forgotten(
     until(lambda: outcomes(tmp_path) == {})
 
 
+def test_a_clock_that_is_set_makes_nothing_be_forgotten(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be set back the next minute. Only what is set for good counts, after a while."""
+    real, ahead, looks = time.time_ns, [0], threading.Semaphore(0)
+    forget = holding.forget
+
+    def look(*given: Any) -> None:
+        forget(*given)
+        looks.release()
+
+    monkeypatch.setattr(time, "time_ns", lambda: real() + ahead[0])
+    monkeypatch.setattr(holding, "forget", look)
+    monkeypatch.setattr(storage, "TIDY_SECONDS", 0.05)
+    monkeypatch.setattr(storage, "DOUBT_SECONDS", 600)
+    start(sandbox.url, tmp_path)
+    record("old")
+    assert eventflows.force_flush(5_000)
+    assert looks.acquire(timeout=10)
+    ahead[0] = 60 * 86_400 * 10**9
+    threading.Event().wait(0.3)
+    while looks.acquire(blocking=False):  # one may have been under way
+        pass
+    assert not looks.acquire(timeout=0.3)
+    assert outcomes(tmp_path) == {"old": "delivered"}
+    assert eventflows.shutdown(5_000)
+    start(sandbox.url, tmp_path)  # which knows the clock only as it is
+    until(lambda: outcomes(tmp_path) == {})
+
+
 def settled(folder: Path, count: int, status: str = "delivered") -> journal.Journal:
     """A journal with events that have their outcome."""
     held = holding.create(folder)

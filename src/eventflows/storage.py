@@ -23,6 +23,10 @@ from .spool import Line, Spool
 
 SCAN_SECONDS = 5.0
 TIDY_SECONDS = 60.0
+STEP_SECONDS = 60.0
+"""A clock that goes so much farther than the monotonic one was set."""
+DOUBT_SECONDS = 3_600.0
+"""After that nothing is forgotten for so long: a clock that is a month ahead for a minute must not cost what waits."""
 CLOSE_SECONDS = 0.05
 """What closing may take after the deadline."""
 REFUSED_SECONDS = 1.0
@@ -231,8 +235,12 @@ class Storage:
 
     def _tend(self) -> None:
         pid, tidied = os.getpid(), 0.0
+        ahead, doubtful_until = _ahead(), 0.0
         while os.getpid() == pid:
-            due = time.monotonic() - tidied > TIDY_SECONDS
+            before, ahead = ahead, _ahead()
+            if abs(ahead - before) > STEP_SECONDS:
+                doubtful_until = time.monotonic() + DOUBT_SECONDS
+            due = time.monotonic() > max(tidied + TIDY_SECONDS, doubtful_until)
             tidied = time.monotonic() if due else tidied
             retention = self.retention if due else None
             self._attempt(self._leave_if_removed)
@@ -287,3 +295,8 @@ class Storage:
             if count := found.count_pending():
                 logger.info("EventFlows goes on with %d conversions of an earlier process", count)
             self._recovered(found)
+
+
+def _ahead() -> float:
+    """By how much the clock is ahead of the monotonic one, in seconds."""
+    return time.time_ns() / 1e9 - time.monotonic()
