@@ -92,7 +92,8 @@ class Pipeline:
         self._intake.reset()
         if self._storage is not None:
             self._storage.reset()
-        self._shutdown_lock, self._reloading = threading.Lock(), threading.Lock()
+        # A signal handler may call either while its thread is there.
+        self._ending, self._reloading = threading.Lock(), threading.RLock()
         self._patience = SECONDS_TO_READ
         for lane in self._lanes:
             lane.reset()
@@ -384,10 +385,9 @@ class Pipeline:
         """
         self._check_fork()
         deadline = time.monotonic() + timeout_millis / 1000
-        with self._shutdown_lock:
-            if self.is_shut_down:
-                return True
-            self.is_shut_down = True
+        if self.is_shut_down or not self._ending.acquire(blocking=False):  # which nobody gives back
+            return True
+        self.is_shut_down = True
         return self._end(deadline)
 
     def _end(self, deadline: float) -> bool:

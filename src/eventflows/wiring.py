@@ -127,7 +127,7 @@ RAW_SPANS = "with this OpenTelemetry SDK span.add_event cannot be caught"
 def logs_are_sealed_first() -> bool:
     """Whether, with the installed SDK, a processor registered before ours sees a record sealed. It is not delivered."""
     with rehearsal(Settings(providers=())) as scratch:
-        witness, provider = _Witness(), LoggerProvider()
+        witness, provider = _Witness(), LoggerProvider(shutdown_on_exit=False)  # which would keep it
         provider.add_log_record_processor(witness)
         put_first(provider, EventFlowsLogRecordProcessor(scratch))
         provider.get_logger(__name__).emit(event_name=_EVENT, attributes={"user.email": _CANARY})
@@ -137,7 +137,7 @@ def logs_are_sealed_first() -> bool:
 def span_events_are_sealed() -> bool:
     """Whether, with the instrumentor on, a recorded span holds a conversion's event sealed. Nothing of this is delivered."""
     with rehearsal(Settings(providers=())):
-        span = TracerProvider(sampler=ALWAYS_ON).get_tracer(__name__).start_span("self-test")
+        span = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False).get_tracer(__name__).start_span("self-test")
         span.add_event(_EVENT, {"user.email": _CANARY})
         seen = repr([dict(event.attributes or {}) for event in getattr(span, "events", ())])
     return "conversion.id" in seen and _CANARY not in seen
