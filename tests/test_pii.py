@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventflows import phone, pii
+from eventflows.country import CALLING
 from eventflows.errors import Unusable
 
 
@@ -109,6 +110,19 @@ PHONES = [
     ("(650) 555-1212", "US", "+16505551212"),
     ("0151 23456789", "DE", "+4915123456789"),
     ("+49 151 23456789", "SE", "+4915123456789"),
+    ("46701234567", "SE", "+46701234567"),
+    ("46701234567", "ES", "+46701234567"),
+    ("612 34 56 78", "ES", "+34612345678"),
+    ("34612345678", "ES", "+34612345678"),
+    ("4532123456", "DK", "+4532123456"),
+    ("47123456", "NO", "+4747123456"),
+    ("16505551212", "ES", "+16505551212"),
+    ("5511912345678", "BR", "+5511912345678"),
+    ("06 6981 2345", "IT", "+390669812345"),
+    ("3931234567", "IT", "+393931234567"),
+    ("393931234567", "IT", "+393931234567"),
+    ("79161234567", "RU", "+79161234567"),
+    ("8613812345678", "CN", "+8613812345678"),
 ]
 
 
@@ -118,6 +132,52 @@ def test_phones_are_the_same_with_and_without_the_library(
 ) -> None:
     """What is unambiguous gives one number, whoever parses it."""
     assert pii.seal("phone", raw, country) == {"phone.digits": (sha(e164[1:]),), "phone.e164": (sha(e164),)}
+
+
+@pytest.mark.parametrize(
+    ("raw", "country", "e164"),
+    [
+        ("4915123456789", "DE", "+4915123456789"),
+        ("62218350123", "ID", "+62218350123"),
+        ("468123456", "SE", "+468123456"),
+    ],
+)
+def test_digits_with_a_calling_code_are_told_from_a_long_number_of_the_country(
+    phones: str, raw: str, country: str, e164: str
+) -> None:
+    """As far as the library knows; without it such a number is left out."""
+    try:
+        sealed = pii.seal("phone", raw, country)
+    except Unusable:
+        assert phones == "without"
+        return
+    assert sealed["phone.e164"] == (sha(e164),)
+
+
+# Their numbers are of so many lengths that some may as well be shorter ones with a calling code.
+OF_ALL_LENGTHS = ("AD", "LU", "NU", "TK", "WS")
+
+
+@pytest.mark.parametrize("country", sorted(CALLING.keys() - {"TA"}))
+def test_each_country_s_numbers_are_read_as_they_are_written_there_or_not_at_all(phones: str, country: str) -> None:
+    """Never as another's: that would be sent, and match nobody or somebody else."""
+    library = pytest.importorskip("phonenumbers")
+    written = library.PhoneNumberFormat
+    for kind in (library.PhoneNumberType.MOBILE, library.PhoneNumberType.FIXED_LINE):
+        number = library.example_number_for_type(country, kind)
+        if number is None:
+            continue
+        e164 = library.format_number(number, written.E164)
+        given = [
+            library.format_number(number, one) for one in (written.INTERNATIONAL, written.NATIONAL, written.RFC3966)
+        ]
+        if country not in OF_ALL_LENGTHS or phones == "phonenumbers":
+            given.append(e164[1:])
+        for raw in given:
+            try:
+                assert pii.seal("phone", raw, country)["phone.e164"] == (sha(e164),), raw
+            except Unusable:
+                assert phones == "without" or raw == e164[1:]
 
 
 RUBBISH = [

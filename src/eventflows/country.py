@@ -41,6 +41,14 @@ _CALLING = """
     UA380:0 UG256:0 US1:1 UY598:0 UZ998 VA39 VC1:1 VE58:0 VG1:1 VI1:1 VN84:0 VU678 WF681 WS685 XK383:0 YE967:0
     YT262:0 ZA27:0 ZM260:0 ZW263:0
 """
+# Each number holds for the countries behind it; for all others it is 9.
+_LONGEST = """
+    4 TA 5 AC CK FK SH 6 FO GL NC NF WF 7 AW BN BQ BZ CV ER FJ FM GY IO KM MH MV NR NU PW SB SC SR ST TK TO TV VU 8
+    AM BF BH BI BO BT BW CF CR CW CY DJ DK EE GA GI GT HK HN HT KI KW LB LS LT LV MD ME MK ML MO MR MT MU NE NI NO
+    OM PA PF PG QA SG SI SJ SL SM SV SZ TD TG TL TM TN UY 10 AG AI AS AX BB BD BJ BM BS CA CD CI CO CU DM DO EG FI
+    GB GD GG GR GU IE IM IN IQ IR IT JE JM JP KN KP KR KY KZ LA LC MM MN MP MS MX MY NG NP NZ PH PK PR RU SX TC TR
+    TT US VA VC VE VG VI VN WS 11 AR BR CN LU NL 12 ID IL RS XK 13 AT 15 DE
+"""
 _US_STATES = """
     al alabama|ak alaska|az arizona|ar arkansas|ca california|co colorado|ct connecticut|de delaware
     |dc districtofcolumbia|fl florida|ga georgia|hi hawaii|id idaho|il illinois|in indiana|ia iowa|ks kansas
@@ -63,6 +71,22 @@ CALLING_CODES: Final = frozenset(code for code, _ in CALLING.values())
 
 LEADING_ZERO_CODES: Final = frozenset({"39", "378", "379", "225", "241", "242"})
 """Calling codes after which a 0 belongs to the number (Italy, San Marino, Vatican, Ivory Coast, Gabon, Congo)."""
+
+
+def _longest() -> dict[str, int]:
+    found = dict.fromkeys(CALLING, 9)
+    length = 0
+    for word in _LONGEST.split():
+        if word.isdigit():
+            length = int(word)
+        else:
+            found[word] = length
+    return found
+
+
+LONGEST: Final = _longest()
+"""How many digits a number of a country has at most, without calling code and trunk prefix; where a leading 0 belongs to
+numbers, of those without one."""
 
 US_STATES: Final = {name: code for code, name in (pair.split() for pair in "".join(_US_STATES.split("\n")).split("|"))}
 """`newyork` → `ny`."""

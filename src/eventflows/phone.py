@@ -6,8 +6,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
-from .country import CALLING, CALLING_CODES, LEADING_ZERO_CODES
+from .country import CALLING, CALLING_CODES, LEADING_ZERO_CODES, LONGEST
 from .errors import Unusable
 
 _EXTENSION = re.compile(r"(?:;?\s*ext\.?=?|\s*x|\s*#|;ext=)\s*\d{1,6}$", re.IGNORECASE)
@@ -73,7 +74,13 @@ def _by_rules(text: str, default_country: str | None) -> str:
         return _international(number) if _is_bare_international(number) else _no_country()
     code, trunk = CALLING[default_country]
     if trunk and number.startswith(trunk):
-        return _international(code + number[len(trunk) :])
+        number = number[len(trunk) :]
+        return _international(code + number) if len(number) <= LONGEST[default_country] else _no_country()
+    if len(number) > LONGEST[default_country] and not (number[0] == "0" and code in LEADING_ZERO_CODES):
+        # Too long for a number of this country, hence one with a calling code and without its plus.
+        if number.startswith(code) or _is_bare_international(number):
+            return _international(number)
+        return _no_country()
     # Written without its trunk prefix it may as well be a foreign number without its plus, unless the length tells.
     return _international(code + number) if not trunk or (code == "1" and len(number) == 10) else _no_country()
 
@@ -106,24 +113,26 @@ def _phonenumbers() -> Callable[[str, str | None], str | None] | None:
     except ImportError:
         return None
 
-    def possible(text: str, country: str | None) -> str | None:
+    def possible(text: str, country: str | None) -> Any:
         try:
             number = phonenumbers.parse(text, country)
         except phonenumbers.NumberParseException:
             return None
-        if not phonenumbers.is_possible_number(number):
-            return None
-        return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+        return number if phonenumbers.is_possible_number(number) else None
 
     def parse(text: str, country: str | None) -> str | None:
         text = text.replace("(0)", "")
         if text.startswith("00"):
             text = "+" + text[2:]
-        found = possible(text, country)
-        if found is None and not text.startswith("+"):
+        found = [possible(text, country)]
+        if not text.startswith("+"):
             digits = re.sub(r"\D", "", text)
-            if _is_bare_international(digits):
-                found = possible("+" + digits, None)
-        return found
+            code, trunk = CALLING.get(country or "", ("", ""))
+            if trunk and digits.startswith(code):  # without its trunk prefix it is hardly a national number
+                found.insert(0, possible("+" + digits, None))
+            elif _is_bare_international(digits):
+                found.append(possible("+" + digits, None))
+        found = sorted(filter(None, found), key=phonenumbers.is_valid_number, reverse=True)
+        return str(phonenumbers.format_number(found[0], phonenumbers.PhoneNumberFormat.E164)) if found else None
 
     return parse
