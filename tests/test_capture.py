@@ -663,6 +663,23 @@ def test_a_choice_that_cannot_be_read_is_not_taken_for_a_yes(choice: object) -> 
 
 
 @pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ({"name": "for zoe@example.com"}, {}),
+        ({"name": "for zoe%40example.com"}, {}),
+        ({"name": "Opal @ 20 %"}, {"name": "Opal @ 20 %"}),
+        ({"name": "\ud83d"}, {"name": "?"}),
+        ({"price": float("nan")}, {}),
+        ({"price": 2**63}, {"price": str(2**63)}),
+    ],
+)
+def test_items_of_known_fields_alone_are_looked_through_as_well(field: dict[str, Any], shown: dict[str, Any]) -> None:
+    """As most are, these are shown to others as they stand, but for what nobody may see or write."""
+    item = {"id": "A", "quantity": 2}
+    assert sealed({"items": [{**item, **field}, item]}).attributes["items"] == [{**item, **shown}, item]
+
+
+@pytest.mark.parametrize(
     "field", [{"zoe@example.com": 1}, {"gift to": "zoe%40example.com"}, {"gift": ["zoe@example.com"]}]
 )
 def test_nobody_sees_an_email_in_an_item(field: dict[str, Any]) -> None:

@@ -308,9 +308,17 @@ def test_without_a_limit_an_event_is_tried_until_it_expires() -> None:
     assert RetryPolicy(multiplier=100).wait(10_000) <= 30  # the largest that a setting may be, after days
 
 
+def test_the_longest_wait_doubles_up_to_a_limit() -> None:
+    waits = [RetryPolicy().wait(attempt, jitter=lambda low, high: low + high) for attempt in range(1, 9)]
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert RetryPolicy().wait(3, jitter=lambda low, _: low) == 0
+
+
 def test_retry_after_in_both_forms() -> None:
     now = 1_795_500_000.0
     assert retry_after_seconds("120", now) == 120
+    assert retry_after_seconds("Tue, 24 Nov 2026 11:00:00 +0100", 1_795_514_400.0 - 30) == 30
+    assert retry_after_seconds("Tue, 24 Nov 2026 10:00:00 -0000", 1_795_514_400.0 - 30) == 30
     assert retry_after_seconds(formatdate(now + 90, usegmt=True), now) == 90
     assert retry_after_seconds(formatdate(now - 90, usegmt=True), now) == 0
     assert retry_after_seconds("soon", now) is None

@@ -31,7 +31,7 @@ _TOLD = {
     "wrong": "the platform refuses the credentials or the account",
     "refused": "the platform refuses the test event",
     "no answer": "nothing can be said now",
-    "untested": "not tested",
+    "untested": "",
 }
 _BAD = ("wrong", "refused", "no answer")
 
@@ -73,8 +73,7 @@ def _check(arguments: argparse.Namespace) -> int:
         if tested:
             print()
             rows = (
-                (one.provider, one.result, f"{_TOLD[one.result]}{f': {one.told}' if one.told else ''}")
-                for one in tested
+                (one.provider, one.result, ": ".join(filter(None, (_TOLD[one.result], one.told)))) for one in tested
             )
             output.print_table(("PROVIDER", "CREDENTIALS", "WHY"), rows)
     is_bad = any(one.level == "warning" for one in findings) or any(one.result in _BAD for one in tested)
