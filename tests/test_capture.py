@@ -184,6 +184,29 @@ def test_items_as_maps_or_as_json(items: Any) -> None:
     assert conversion.quantity == 2
 
 
+def test_the_pieces_of_all_items_are_counted_unless_told() -> None:
+    """An item without a quantity is one piece."""
+    items = [{"id": "A", "quantity": 2}, {"id": "B"}, {"id": "C", "quantity": 0}]
+    assert captured(items=items).quantity == 3
+    assert captured(items=items, **{"conversion.quantity": 7}).quantity == 7
+
+
+@pytest.mark.parametrize("nobody", ["", []])
+def test_a_list_of_no_providers_means_none(nobody: Any) -> None:
+    assert captured(**{"conversion.providers": nobody}).providers == frozenset()
+    assert captured(**{"conversion.providers": None}).providers is None
+
+
+def test_a_digest_that_came_along_stays_beside_the_one_made_here() -> None:
+    sealed = captured(**{"user.email": "a@x.com", "conversion.sealed.email.lower": "b" * 64}).user.sealed
+    assert set(sealed["email.lower"]) == {pii.digest("a@x.com"), "b" * 64}
+
+
+def test_a_number_in_a_text_is_whole_where_it_is_written_so() -> None:
+    whole, broken = captured(value="5").value, captured(value="5.0").value
+    assert [(one, type(one)) for one in (whole, broken)] == [(5, int), (5.0, float)]
+
+
 def test_what_is_no_item_costs_the_items_beside_it_nothing() -> None:
     conversion = captured(items=[5, {"id": "A", "price": "free"}, "no json"])
     assert conversion.items == (Item("A"),)

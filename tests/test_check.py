@@ -245,6 +245,24 @@ def test_send_from_a_file_and_by_the_test_facilities(live: Sandbox, capsys: Any,
     assert {one["path"].partition("?")[0] for one in live.requests} == {"/ga4/debug/mp/collect"}
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("Lead", "not JSON"),
+        ('["Lead"]', "must be an object such as"),
+        ('{"attributes": {}}', "must be an object such as"),
+        ('{"name": "Lead", "atributes": {}}', "no such key 'atributes'; allowed: name, attributes, timestamp"),
+        ('{"name": "Lead", "attributes": []}', "attributes must be an object"),
+        ('{"name": "Lead", "timestamp": "soon"}', "timestamp must be Unix time in nanoseconds"),
+    ],
+)
+def test_an_event_that_is_none_is_one_clear_error(content: str, told: str, capsys: Any, tmp_path: Path) -> None:
+    file = tmp_path / "event.json"
+    file.write_text(content)
+    assert main(["render", str(file)]) == 2
+    assert f"eventflows: {file}: {told}" in capsys.readouterr().err
+
+
 def test_an_answer_that_repeats_the_secret_is_masked(live: Sandbox, capsys: Any) -> None:
     live.fault("meta", status=400, body={"error": {"message": "bad token sekret-m", "code": 190}})
     code, found = run_json(capsys, "send", "Lead", *attributes(), "--provider", "meta")

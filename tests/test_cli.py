@@ -156,6 +156,25 @@ def test_report_compares_real_orders_with_what_was_delivered(folder: Path, tmp_p
     assert run(capsys, "report", str(tmp_path / "none.csv"))[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"order_id\nZo\xe9\n", "not UTF-8; save the file as that"), (b"order_id\n" + b"1" * 200_000, "not CSV: ")],
+)
+def test_a_list_of_orders_that_cannot_be_read_is_one_clear_error(
+    folder: Path, content: bytes, told: str, tmp_path: Path, capsys: Any
+) -> None:
+    """As a spreadsheet may save it."""
+    orders = tmp_path / "orders.csv"
+    orders.write_bytes(content)
+    assert main(["report", str(orders)]) == 2
+    assert f"eventflows: {orders}: {told}" in capsys.readouterr().err
+
+
+def test_a_country_that_is_none_erases_nobody(folder: Path, capsys: Any) -> None:
+    assert main(["erase", "--user", "0701234567", "--default-country", "Sweden-ish", "--yes"]) == 2
+    assert "--default-country: " in capsys.readouterr().err
+
+
 def test_erase_removes_a_person_by_any_identifier(folder: Path, capsys: Any) -> None:
     assert run(capsys, "erase", "--user", "somebody@else.example", "--yes") == (0, "0 events erased.\n")
     assert run_json(capsys, "erase", "--user", " zoe.CANARY@example.com", "--yes")[1] == {"erased": 2}

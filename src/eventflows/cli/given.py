@@ -175,4 +175,7 @@ def _read(path: str) -> Event:
             raise ConfigurationError(f"{path}: no such key {key!r}; allowed: name, attributes, timestamp")
     if not isinstance(event.get("attributes", {}), dict):
         raise ConfigurationError(f"{path}: attributes must be an object")
-    return Event(event["name"], dict(event.get("attributes", {})), event.get("timestamp"))
+    timestamp = event.get("timestamp")
+    if timestamp is not None and (not isinstance(timestamp, int) or isinstance(timestamp, bool)):
+        raise ConfigurationError(f"{path}: timestamp must be Unix time in nanoseconds")
+    return Event(event["name"], dict(event.get("attributes", {})), timestamp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 import time
@@ -17,6 +18,7 @@ from ..checks import seconds
 from ..errors import ConfigurationError
 from ..history import LOST, OUTCOMES, DeadLetter
 from ..journals import Told, Unread
+from ..model import Country
 from . import output
 from .given import STORAGE, add_config, add_json, default_country_of, folder_of, is_configured, settings_of
 
@@ -198,14 +200,7 @@ def _report(arguments: argparse.Namespace) -> int:
             since = int(datetime.fromisoformat(arguments.since).replace(tzinfo=timezone.utc).timestamp() * 1e9)
         except ValueError:
             raise ConfigurationError(f"--since: {arguments.since!r} is no date such as 2026-11-01") from None
-    if arguments.orders == "-":
-        orders = history.read_orders(sys.stdin, arguments.id_column)
-    else:
-        try:
-            with open(arguments.orders, encoding="utf-8-sig", newline="") as file:
-                orders = history.read_orders(file, arguments.id_column)
-        except OSError as problem:
-            raise ConfigurationError(f"{arguments.orders}: {problem.strerror}") from None
+    orders = _orders(arguments)
     found = history.report(output.progress(history.recorded(folder, since), "events read"), orders, arguments.provider)
     if arguments.json:
         lost = [dict(zip(("id", "provider", "status", "reason"), one, strict=True)) for one in found.lost]
@@ -235,13 +230,29 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0 if complete and not any(counts[status] for counts in found.counts.values() for status in LOST) else 1
 
 
+def _orders(arguments: argparse.Namespace) -> list[str]:
+    try:
+        if arguments.orders == "-":
+            return history.read_orders(sys.stdin, arguments.id_column)
+        with open(arguments.orders, encoding="utf-8-sig", newline="") as file:
+            return history.read_orders(file, arguments.id_column)
+    except OSError as problem:
+        raise ConfigurationError(f"{arguments.orders}: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{arguments.orders}: not UTF-8; save the file as that") from None
+    except csv.Error as problem:
+        raise ConfigurationError(f"{arguments.orders}: not CSV: {problem}") from None
+
+
 def _erase(arguments: argparse.Namespace) -> int:
     folder = folder_of(arguments)
+    country = arguments.default_country
+    if country is not None:
+        country = Country().read("--default-country", country)
+    elif is_configured(arguments):
+        country = default_country_of(arguments)
     if not _confirmed(arguments, "Remove this person's events, also those that are not delivered yet?"):
         return 1
-    country = arguments.default_country
-    if country is None and is_configured(arguments):
-        country = default_country_of(arguments)
     digests, plain = history.digests_of(arguments.user, country)
     meant = history.is_of(digests, plain)
     return _print_count(arguments, "erased", lambda unread: journals.erase(folder, meant, unread))
