@@ -21,6 +21,7 @@ from eventflows import pii, values
 from eventflows import semconv as sc
 from eventflows.capture import _FIELDS, Rules, capture, conversion_of, recognise
 from eventflows.conversion import Conversion, EventType, Identifiers, Item
+from eventflows.conversion import Request as Visit
 from eventflows.names import ByName
 from eventflows.others import shown
 from eventflows.sealing import Event, event_of, record, seal
@@ -356,12 +357,14 @@ def test_an_id_is_kept_to_its_last_digit(given: Any) -> None:
         assert isinstance(note, str) or abs(note) < 2**63
 
 
-@pytest.mark.parametrize("attribute", [sc.CITY, sc.REGION, sc.POSTAL_CODE])
-def test_a_place_that_is_hashed_already_is_left_out(attribute: str) -> None:
-    """Some platforms take it only as it is, and none hashed twice."""
+@pytest.mark.parametrize(
+    "attribute", [sc.CITY, sc.REGION, sc.POSTAL_CODE, sc.USER_AGENT, "user_agent", "conversion.click.ttclid"]
+)
+def test_what_platforms_want_as_it_is_is_left_out_where_it_is_hashed_already(attribute: str) -> None:
+    """None wants it hashed, or those that do would get it hashed twice."""
     for conversion in (captured(**{attribute: pii.digest("uppsala")}), conversion_of(sealed({attribute: "F" * 64}))):
         assert [name for name, _ in conversion.left_out] == [attribute]
-        assert conversion.user == Identifiers()
+        assert (conversion.user, conversion.request, conversion.clicks) == (Identifiers(), Visit(), {})
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def event_of(recorded: Recorded, event_type: EventType) -> Event:
         held = held.copy()
         for key in packed:
             held[key] = marshal.loads(held[key])  # noqa: S302 reason: it was written in this process
-    if "@" in name or "%" in name or not name.isascii():
+    if "@" in name or "%" in name or not name.isascii() or not name.strip():
         left_out = (*left_out, _NAME_LEFT_OUT) if contains_email(name) else left_out
         name = shown_event_name(name, event_type)
     event_id = _identifier(held, _IDS)
@@ -250,8 +250,8 @@ _NAME_LEFT_OUT = ("event name", "holds an e-mail address: the event has that of 
 
 
 def shown_event_name(name: str, event_type: EventType = EventType.CUSTOM) -> str:
-    """The name of an event, where it may be told; else that of its type."""
-    return event_type.value if contains_email(name) else values.writable(name)
+    """The name of an event, where it has one that may be told; else that of its type."""
+    return event_type.value if contains_email(name) or not name.strip() else values.writable(name)
 
 
 def _left_out(key: Any, problem: Exception) -> tuple[str, str]:

@@ -68,6 +68,13 @@ def click_id(value: object) -> str:
     found = identifier(value)
     if len(found) > 4096 or " " in found or not found.isprintable():  # no other space is printable
         raise Unusable("malformed")
+    return _as_it_is(found)
+
+
+def _as_it_is(found: str) -> str:
+    """A text that platforms compare as it is: its digest would match nothing, and no platform would say so."""
+    if is_digest(found):
+        raise Unusable("hashed already, which platforms that want it as it is cannot use")
     return found
 
 
@@ -119,10 +126,7 @@ def currency(value: object) -> str:
 
 def place(value: object) -> str:
     """A city, region or postal code, which some platforms want hashed in one form or another and others as it is."""
-    found = identifier(value)
-    if is_digest(found):
-        raise Unusable("hashed already, which platforms that want it as it is cannot use")
-    return found
+    return _as_it_is(identifier(value))
 
 
 def country(value: object) -> str:
@@ -190,7 +194,7 @@ def told(value: object) -> str:
     found = header(value)
     if ("@" in found or "%" in found) and contains_email(found):
         raise Unusable(_HOLDS_EMAIL)
-    return found
+    return _as_it_is(found)
 
 
 def language(value: object) -> str:
