@@ -12,7 +12,7 @@ from opentelemetry._logs import get_logger_provider
 from opentelemetry.propagate import get_global_textmap, set_global_textmap
 
 import eventflows
-from eventflows import ConsoleProvider, MetaProvider, config, running
+from eventflows import ConfigurationError, ConsoleProvider, MetaProvider, config, running
 from eventflows.capture import Rules, capture, recognise
 from eventflows.conversion import Conversion, EventType
 from eventflows.lookup import AttributesOf
@@ -200,3 +200,10 @@ def test_the_resource_says_whose_an_app_is(sandbox: Sandbox, tmp_path: Path) -> 
     assert pipeline is not None
     assert pipeline.stats()["meta/a"].filtered == {"another shop.id": 1}
     assert pipeline.stats()["console"].filtered == {"the provider's condition does not hold": 1}
+
+
+@pytest.mark.parametrize("name", ["value", "conversion.value", "currency", "items", "url.full"])
+def test_a_property_cannot_become_an_attribute(name: str) -> None:
+    """Whose types the platforms insist on, and which other providers would not get."""
+    with pytest.raises(ConfigurationError, match=f"rename.properties: {name}: the name of an attribute"):
+        MetaProvider("1", "t", rename={"properties": {"amount": name}})

@@ -13,7 +13,7 @@ from .conditions import Condition, WrongExpression
 from .conversion import Conversion, EventType
 from .kinds import Kind, Mapped, Section, Text, Texts
 from .lookup import AttributesOf
-from .semconv import STANDARD_EVENTS, event_key
+from .semconv import ALIASES, STANDARD_EVENTS, event_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +169,17 @@ def _filter_contradictions(events: EventFilter, _given: Mapping[str, Any]) -> li
     return [("exclude", f"{', '.join(both)} is included as well")] if both else []
 
 
+def _rename_contradictions(rename: Rename, _given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    attributes = {*ALIASES, *ALIASES.values()}
+    taken = [name for name in rename.properties.values() if name in attributes]
+    reason = "the name of an attribute, which a property cannot become: record it under this name"
+    return [("properties", f"{', '.join(taken)}: {reason}")] if taken else []
+
+
 EVENTS = Section(
     EventFilter,
     {"include": Texts(), "exclude": Texts()},
     _filter_contradictions,
     short=((list, tuple, set, frozenset), "include"),
 )
-RENAME = Section(Rename, {"events": Mapped(Text()), "properties": Mapped(Text(), empty=True)})
+RENAME = Section(Rename, {"events": Mapped(Text()), "properties": Mapped(Text(), empty=True)}, _rename_contradictions)

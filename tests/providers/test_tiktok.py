@@ -211,6 +211,7 @@ def test_the_request_keeps_its_secret_apart() -> None:
         ({"event_source": "tv"}, "web, app, offline, crm"),
         ({"event_source": "app"}, "app_id"),
         ({"event_source": "app", "app_id": ""}, "app_id"),
+        ({"event_source": "crm", "extra": {"lead": {"lead_id": 7123456789012345678}}}, "in quotes"),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], said: str) -> None:

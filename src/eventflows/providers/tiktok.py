@@ -134,6 +134,9 @@ class TikTokProvider(Provider):
     def contradictions(self) -> Iterable[tuple[str, str]]:
         if self.event_source == "app" and self.app_id is None:
             yield "app_id", "required for event_source 'app'"
+        lead = (self.extra or {}).get("lead")
+        if isinstance(lead, Mapping) and not all(isinstance(value, str) for value in lead.values()):
+            yield "extra", "lead: TikTok takes texts only: put the numbers in quotes"
 
     def test_conversion(self, now: int) -> Conversion:
         conversion = super().test_conversion(now)
