@@ -17,7 +17,7 @@ from opentelemetry._logs import get_logger, set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
 import eventflows
 from eventflows import (
@@ -67,6 +67,42 @@ def test_the_next_pipeline_takes_over_the_processors_and_exporters_of_one_that_w
     assert new.is_shut_down
 
 
+def test_what_one_pipeline_had_is_not_taken_by_the_next_from_an_exporter_behind_a_queue(sandbox: Sandbox) -> None:
+    spans = TracerProvider()
+    trace.set_tracer_provider(spans)
+    old = meta_only(sandbox)
+    spans.add_span_processor(BatchSpanProcessor(EventFlowsSpanExporter(pipeline=old), schedule_delay_millis=3_600_000))
+
+    def record(event_id: str) -> None:
+        with trace.get_tracer("app").start_as_current_span("page") as span:
+            span.add_event("Lead", {**LEAD, "event_id": event_id})
+
+    record("raw on its span")
+    EventFlowsInstrumentor().instrument()
+    try:
+        record("sealed on its span")
+        assert eventflows.shutdown(5_000)
+        record("too late")
+        new = meta_only(sandbox)
+        spans.force_flush()
+        assert eventflows.force_flush(5_000)
+    finally:
+        EventFlowsInstrumentor().uninstrument()
+    assert (old.stats()["meta"].captured, new.stats()["meta"].captured) == (3, 0)
+
+
+def test_an_exporter_beside_a_processor_takes_nothing_a_second_time(sandbox: Sandbox) -> None:
+    """Not even what has no id of its own."""
+    spans = TracerProvider()
+    trace.set_tracer_provider(spans)
+    pipeline = meta_only(sandbox)
+    spans.add_span_processor(SimpleSpanProcessor(EventFlowsSpanExporter(pipeline=pipeline)))
+    with trace.get_tracer("app").start_as_current_span("page") as span:
+        span.add_event("Lead", LEAD)
+    assert eventflows.force_flush(5_000)
+    assert pipeline.stats()["meta"].captured == 1
+
+
 def test_one_of_two_threads_configures_and_the_other_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2)
     build = config.settings
@@ -91,6 +127,31 @@ def test_one_of_two_threads_configures_and_the_other_is_told(monkeypatch: pytest
     for thread in threads:
         thread.join(10)
     assert sorted(isinstance(one, ConfigurationError) for one in told) == [False, True]
+
+
+def test_a_child_that_is_forked_while_a_thread_configures_can_configure() -> None:
+    """As where a resource detector asks the network."""
+    code = """
+import os, signal, threading, time
+import eventflows
+from eventflows import ConsoleProvider, config
+
+begun, build = threading.Event(), config.settings
+def slowly(*given, **options):
+    begun.set()
+    time.sleep(3600)
+config.settings = slowly
+threading.Thread(target=eventflows.configure, args=([ConsoleProvider()],), daemon=True).start()
+assert begun.wait(10)
+if (child := os.fork()) == 0:
+    signal.alarm(10)  # rather than to stay for ever
+    config.settings = build
+    eventflows.configure([ConsoleProvider()])
+    os._exit(0)
+os._exit(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), timeout=20, check=False)
+    assert done.returncode == 0
 
 
 def test_a_pipeline_that_was_shut_down_before_a_fork_is_so_in_the_child(sandbox: Sandbox) -> None:

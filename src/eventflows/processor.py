@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from opentelemetry.context import Context, create_key
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
@@ -31,6 +32,8 @@ _MAX_RUNNING = 100_000
 SECONDS_FOR_ONE_OF_SEVERAL = 5.0
 """The shutdown of one of several providers waits no longer for the platforms."""
 _notices = Notices("capture")
+_read: WeakSet[ReadableSpan] = WeakSet()
+"""Spans whose events were taken: where they have no ids, an exporter beside a processor must not take them for others."""
 OURS = create_key("eventflows-record")
 """Context key of records that carry a conversion which the pipeline has already."""
 
@@ -61,6 +64,9 @@ def _record_log(pipeline: Pipeline, record: Any) -> Any:
 
 
 def _record_span(pipeline: Pipeline, span: ReadableSpan, scope: Scope | None = None) -> None:
+    if span in _read:
+        return
+    _read.add(span)
     for event in span.events:
         pipeline.record(event.name, event.attributes, event.timestamp, surrounded=lambda: around_ended(span, scope))
 

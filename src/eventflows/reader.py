@@ -40,12 +40,17 @@ class Reader:
     def reset(self) -> None:
         """Start from nothing: in a new pipeline, and in a forked child."""
         self._name = f"{os.getpid():x}-{secrets.token_hex(4)}"
+        self._names: tuple[str, ...] = (self._name,)
         self._seen = Seen()
         self.left_out, self.duplicates = Counter[tuple[str, str]](), 0
 
     def has(self, attributes: Mapping[str, Any] | None) -> bool:
         """Whether an event with these attributes was read here before, and comes back by an exporter."""
-        return attributes is not None and attributes.get(RECORDED_BY) == self._name
+        return attributes is not None and attributes.get(RECORDED_BY) in self._names
+
+    def succeed(self, former: Reader) -> None:
+        """Know what was read there as well: some of it may be on its way to an exporter yet."""
+        self._names = (*self._names, *(name for name in former._names if name not in self._names))
 
     def is_conversion(self, name: str, attributes: Mapping[str, Any] | None) -> bool:
         """Whether the event is one by its name or its attributes."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from . import baggage, hangup, lifecycle
+from . import baggage, hangup
 from .config import Settings
 from .errors import ConfigurationError
 from .log import Notices, logger
@@ -18,15 +19,19 @@ from .visitor import VisitorSettings, use_settings
 ordinary: set[str] = set()
 """Names of events that were no conversions, so that the next costs next to nothing. Another pipeline has other rules."""
 _MAX_ORDINARY = 4096
-starting = threading.RLock()
-"""Held while a pipeline is made and attached, so that of two threads one makes it."""
-lifecycle.still_at_fork(starting)
+_starting: dict[int, threading.RLock] = {}
 _current: Pipeline | None = None
 _rehearsed: ContextVar[Pipeline | None] = ContextVar("eventflows-rehearsal", default=None)
 _NOT_CONFIGURED = (
     "{count} events were recorded while EventFlows is not configured, and are lost: call eventflows.configure()"
 )
 _notices = Notices("capture")
+
+
+def starting() -> threading.RLock:
+    """Held while a pipeline is made and attached, so that of two threads one does it; of this process, as a parent's thread may
+    hold its own at a fork."""
+    return _starting.setdefault(os.getpid(), threading.RLock())
 
 
 def latest() -> Pipeline | None:
@@ -113,7 +118,7 @@ def shared(built_from: Settings, resource: Mapping[str, Any] | None = None) -> P
     Raises:
         ConfigurationError: As `Pipeline`.
     """
-    with starting:
+    with starting():
         pipeline = _current
         if pipeline is None or pipeline.is_shut_down:
             pipeline = Pipeline(built_from, resource)

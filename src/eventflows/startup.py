@@ -40,7 +40,7 @@ def configure(
     Raises:
         ConfigurationError: A setting is wrong, or a pipeline is running already.
     """
-    with running.starting:
+    with running.starting():
         if running.current() is not None:
             raise ConfigurationError("EventFlows is configured already; call eventflows.shutdown() first")
         if providers is None and not options:

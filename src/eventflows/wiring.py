@@ -66,6 +66,7 @@ def _take_over(ways_in: Iterable[object], pipeline: Pipeline) -> None:
     """What fed a pipeline that was shut down feeds this one from now on."""
     for one in ways_in:
         if isinstance(one, WayIn) and one.pipeline.is_shut_down:
+            pipeline.reader.succeed(one.pipeline.reader)
             one.feed(pipeline)
 
 
