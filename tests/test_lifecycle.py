@@ -31,6 +31,7 @@ from eventflows import (
     lifecycle,
     processor,
 )
+from eventflows.facade import Tracker
 from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
 from tests.conftest import environment
@@ -127,6 +128,28 @@ def test_one_of_two_threads_configures_and_the_other_is_told(monkeypatch: pytest
     for thread in threads:
         thread.join(10)
     assert sorted(isinstance(one, ConfigurationError) for one in told) == [False, True]
+
+
+def test_two_threads_that_track_first_share_the_facades_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    both, build, tracker = threading.Barrier(2), config.settings, Tracker()
+    tracker.add_provider(ConsoleProvider())
+    eventflows.configure([ConsoleProvider()])
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return build(*args, **options)
+
+    monkeypatch.setattr(config, "settings", slowly)
+    threads = [threading.Thread(target=tracker.track, args=("Lead", {"user_id": "u1"})) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    pipeline = tracker._own
+    assert tracker.shutdown(5_000)
+    assert pipeline is not None
+    assert pipeline.stats()["console"].delivered == 2
 
 
 def test_a_child_that_is_forked_while_a_thread_configures_can_configure() -> None:

@@ -119,10 +119,10 @@ class Tracker:
         if not self._providers:
             return running.required()
         if self._own is None:
-            if running.current() is None:
-                self._own = running.shared(config.settings(self._providers))
-            else:
-                self._own = Pipeline(config.settings(self._providers))
+            with running.starting():
+                if self._own is None:
+                    built_from = config.settings(self._providers)
+                    self._own = running.shared(built_from) if running.current() is None else Pipeline(built_from)
         return self._own
 
 

@@ -20,6 +20,8 @@ from .semconv import RECORDED_BY
 
 MAX_LEFT_OUT = 200
 """So many attributes and reasons are told apart: an app may make names of its data, such as `item_<id>`."""
+MAX_FORMER = 8
+"""An exporter's queue holds what was read in the last seconds."""
 OTHER_ATTRIBUTES = "other attributes"
 
 
@@ -50,7 +52,7 @@ class Reader:
 
     def succeed(self, former: Reader) -> None:
         """Know what was read there as well: some of it may be on its way to an exporter yet."""
-        self._names = (*self._names, *(name for name in former._names if name not in self._names))
+        self._names = tuple(dict.fromkeys((*self._names, *former._names)))[:MAX_FORMER]
 
     def is_conversion(self, name: str, attributes: Mapping[str, Any] | None) -> bool:
         """Whether the event is one by its name or its attributes."""

@@ -38,7 +38,7 @@ def seal_logs(provider: LoggerProvider, pipeline: Pipeline) -> EventFlowsLogReco
         ConfigurationError: This cannot be, and `privacy.strict` is set.
     """
     there = log_processors(provider, EventFlowsLogRecordProcessor)
-    _take_over([*there, *(exporter for exporter, _ in exporters_of_logs(provider))], pipeline)
+    _take_over([*(exporter for exporter, _ in exporters_of_logs(provider)), *there], pipeline)
     if there:
         return None
     processor = EventFlowsLogRecordProcessor(pipeline)
@@ -54,7 +54,7 @@ def seal_logs(provider: LoggerProvider, pipeline: Pipeline) -> EventFlowsLogReco
 def follow_spans(provider: TracerProvider, pipeline: Pipeline) -> EventFlowsSpanProcessor | None:
     """Have the provider's spans followed; None where they are already."""
     there = span_processors(provider, EventFlowsSpanProcessor)
-    _take_over([*there, *(exporter for exporter, _ in exporters_of_spans(provider))], pipeline)
+    _take_over([*(exporter for exporter, _ in exporters_of_spans(provider)), *there], pipeline)
     if there:
         return None
     processor = EventFlowsSpanProcessor(pipeline)
@@ -63,7 +63,7 @@ def follow_spans(provider: TracerProvider, pipeline: Pipeline) -> EventFlowsSpan
 
 
 def _take_over(ways_in: Iterable[object], pipeline: Pipeline) -> None:
-    """What fed a pipeline that was shut down feeds this one from now on."""
+    """What fed a pipeline that was shut down feeds this one from now on; exporters first, which get what processors took."""
     for one in ways_in:
         if isinstance(one, WayIn) and one.pipeline.is_shut_down:
             pipeline.reader.succeed(one.pipeline.reader)
