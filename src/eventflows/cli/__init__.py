@@ -16,10 +16,10 @@ _DESCRIPTION = (
 )
 _EPILOG = """\
 try it:
-  eventflows sandbox                                         platforms that need no account
-  eventflows render Purchase -a value=49.99 -a currency=EUR  what would be sent
-  eventflows check --config eventflows.yaml                  are settings and credentials right?
-  eventflows show 4711                                       what became of order 4711?
+  eventflows sandbox                           platforms that need no account
+  eventflows render Lead -a user.email=a@b.co  what would be sent
+  eventflows check --config eventflows.yaml    are settings and credentials right?
+  eventflows show 4711                         what became of order 4711?
 
 exit codes: 0 all is well; 1 something is not as it should be; 2 wrong call or configuration;
             130 Ctrl-C; 141 the reader of a pipe has gone

@@ -25,7 +25,8 @@ from .given import STORAGE, add_config, add_json, default_country_of, folder_of,
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands to the parser."""
-    letters = commands.add_parser("dead-letters", help="what providers refused, and what expired or was given up")
+    text = "what providers refused, and what expired or was given up"
+    letters = commands.add_parser("dead-letters", help=text, description=f"See and send again {text}.")
     actions = letters.add_subparsers(title="actions", required=True, metavar="ACTION")
     listed = _command(actions, "list", _list, "list them")
     listed.add_argument("--by-reason", action="store_true", help="only how many there are, by provider and reason")
