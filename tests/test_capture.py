@@ -185,6 +185,22 @@ def test_items_as_maps_or_as_json(items: Any) -> None:
     assert conversion.quantity == 2
 
 
+def test_each_unusable_identifier_is_left_out_with_its_reason() -> None:
+    given = {
+        "user.email": "nope",
+        "user.phone": ["+46701234567", "call me"],
+        "user.id": [True, "u1"],
+        "user.full_name": [],
+    }
+    assert dict(captured(**given).left_out).keys() == {"user.email", "user.phone", "user.id", "user.full_name"}
+    assert captured(**given).user.user_id == ("u1",)
+
+
+def test_the_same_event_is_known_by_its_type_or_else_by_its_name() -> None:
+    assert sealed({"order_id": "1"}, "Purchase").key == sealed({"order_id": "1"}, "complete_payment").key
+    assert sealed({"event_id": "1"}, "Tour").key != sealed({"event_id": "1"}, "Visit").key
+
+
 def test_the_pieces_of_all_items_are_counted_unless_told() -> None:
     """An item without a quantity is one piece."""
     items = [{"id": "A", "quantity": 2}, {"id": "B"}, {"id": "C", "quantity": 0}]

@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import eventflows
 from eventflows import intake
+from eventflows.others import names_a_person, without_persons
 from eventflows.pipeline import Pipeline
 from eventflows.processor import EventFlowsLogRecordProcessor
 from eventflows.sandbox import Sandbox
@@ -362,3 +363,26 @@ def test_processors_in_parallel_or_before_ours_may_be_anybody(sandbox: Sandbox) 
     assert listeners(before, EventFlowsLogRecordProcessor, pipeline) is Listeners.ANYBODY
     assert listeners(object(), EventFlowsLogRecordProcessor, pipeline) is Listeners.ANYBODY
     assert listeners(logs, EventFlowsLogRecordProcessor, pipeline) is Listeners.NOBODY
+
+
+def test_a_conversion_that_was_not_captured_shows_nobody() -> None:
+    """Whatever the reason was, there are no digests in the place of what is left out."""
+    given = {
+        "user.email": "zoe@example.com", "user.id": "u1", "First Name": "Zoe", "note": "for zoe@example.com",
+        "notes": [{"to": "zoe%40example.com"}], "zoe@example.com": 1, "value": 5, "plan": "pro",
+    }  # fmt: skip
+    assert without_persons(given) == {"value": 5, "plan": "pro"}
+
+
+@pytest.mark.parametrize(
+    ("text", "attributes", "names"),
+    [
+        ("an order of zoe@example.com", {}, True),
+        ({"to": "zoe%40example.com"}, {}, True),
+        ("Zoe Lind has ordered", {"user.last_name": " lind"}, True),
+        ("Zoe Lind has ordered", {"user.first_name": ["Ann", "Zoe"]}, True),
+        ("an order of 5 EUR", {"user.last_name": "Zo", "user.email": "zoe@example.com"}, False),
+    ],
+)
+def test_a_body_that_names_a_person_is_known(text: Any, attributes: dict[str, Any], names: bool) -> None:
+    assert names_a_person(text, attributes) is names

@@ -62,7 +62,10 @@ def without_persons(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in attributes.items()
-        if key not in sc.SEALED_ATTRIBUTES and key != sc.USER_ID and sc.event_key(key) not in sc.PERSONAL_KEYS
+        if key not in sc.SEALED_ATTRIBUTES
+        and key != sc.USER_ID
+        and sc.event_key(key) not in sc.PERSONAL_KEYS
+        and not contains_email(f"{key} {value}")
     }
 
 
