@@ -87,6 +87,9 @@ def test_limited_data_use(attributes: dict[str, Any], expected: bool | None) -> 
 
 def test_a_currency_that_tiktok_does_not_list_takes_its_value_with_it() -> None:
     assert "properties" not in event(value=5, currency="BGN")
+    assert event(value=5, currency="BGN", items=[{"id": "a", "price": 5}])["properties"]["contents"] == [
+        {"content_id": "a"}
+    ]
     assert event(value=5, currency="EUR")["properties"] == {"value": 5, "currency": "EUR"}
 
 

@@ -288,7 +288,8 @@ def _add_device(known: dict[str, Any], conversion: Conversion) -> None:
 
 def _properties(conversion: Conversion) -> dict[str, Any]:
     value, currency, properties = conversion.value, conversion.currency, conversion.properties
-    priced = (currency is None or currency in CURRENCIES) and (value is None or value >= 0)
+    listed = currency is None or currency in CURRENCIES
+    priced = listed and (value is None or value >= 0)
     data: dict[str, Any] = {}
     if priced:
         if value is not None:
@@ -297,7 +298,7 @@ def _properties(conversion: Conversion) -> dict[str, Any]:
             data["currency"] = currency
     if order_id := conversion.order_id:
         data["order_id"] = order_id
-    if contents := _contents(conversion.items):
+    if contents := _contents(conversion.items, priced=listed):
         data["contents"] = contents
         if ids := [content["content_id"] for content in contents if "content_id" in content]:
             data["content_ids"] = ids
@@ -322,7 +323,7 @@ def _properties(conversion: Conversion) -> dict[str, Any]:
     return data
 
 
-def _contents(items: Iterable[Item]) -> list[dict[str, Any]]:
+def _contents(items: Iterable[Item], *, priced: bool) -> list[dict[str, Any]]:
     contents: list[dict[str, Any]] = []
     for item in items:
         content: dict[str, Any] = {}
@@ -336,7 +337,7 @@ def _contents(items: Iterable[Item]) -> list[dict[str, Any]]:
             content["content_category"] = category
         if brand := item.brand:
             content["brand"] = brand
-        if (price := item.price) is not None:
+        if priced and (price := item.price) is not None:
             content["price"] = price
         if (quantity := item.quantity) is not None:
             content["quantity"] = quantity
