@@ -36,6 +36,8 @@ from eventflows.pipeline import Pipeline
 from eventflows.sandbox import Sandbox
 from tests.conftest import environment
 
+from .test_storage import until
+
 LEAD = {"user.email": "zoe@example.com", "client.address": "198.51.100.24", "user_agent.original": "M"}
 FAST = {"initial_interval": "20ms", "max_interval": "100ms"}
 
@@ -253,6 +255,21 @@ def test_a_signal_handler_may_call_what_its_thread_is_in_the_midst_of(
     assert not calling.is_alive()
     assert not interrupting
     pipeline.shutdown()
+
+
+def test_a_second_shutdown_waits_for_the_first(sandbox: Sandbox) -> None:
+    """As that of an exit handler may be: what is on its way would be lost with the process."""
+    pipeline = meta_only(sandbox)
+    sandbox.fault("meta", delay=0.5)
+    eventflows.get_tracer("app").add_event("Lead", LEAD)
+    first = threading.Thread(target=pipeline.shutdown)
+    first.start()
+    until(lambda: pipeline.is_shut_down)
+    assert not pipeline.shutdown(1)
+    assert pipeline.shutdown(10_000)
+    assert pipeline.stats()["meta"].delivered == 1
+    first.join(10)
+    assert pipeline.shutdown(0)
 
 
 def test_pipelines_that_were_shut_down_are_gone() -> None:

@@ -94,6 +94,7 @@ class Pipeline:
             self._storage.reset()
         # A signal handler may call either while its thread is there.
         self._ending, self._reloading = threading.Lock(), threading.RLock()
+        self._ended, self._ended_by = threading.Event(), 0
         self._patience = SECONDS_TO_READ
         for lane in self._lanes:
             lane.reset()
@@ -206,6 +207,7 @@ class Pipeline:
                     self._reset()
                     if self.is_shut_down:
                         self._end(time.monotonic())
+                        self._ended.set()
 
     def _end_of_work(self, event: Event, fate: Fate) -> None:
         try:
@@ -381,14 +383,19 @@ class Pipeline:
         """Deliver what is queued and take no more; what is left at the timeout stays in the storage, or is counted as dropped.
 
         Returns:
-            True where every conversion had its outcome. Further calls return True at once.
+            True where every conversion had its outcome. Further calls wait for the end of the first, and say whether it came.
         """
         self._check_fork()
         deadline = time.monotonic() + timeout_millis / 1000
         if self.is_shut_down or not self._ending.acquire(blocking=False):  # which nobody gives back
-            return True
+            is_amid_it = self._ended_by == threading.get_ident()  # as a signal handler's call may be
+            return is_amid_it or self._ended.wait(max(0.0, deadline - time.monotonic()))
+        self._ended_by = threading.get_ident()
         self.is_shut_down = True
-        return self._end(deadline)
+        try:
+            return self._end(deadline)
+        finally:
+            self._ended.set()
 
     def _end(self, deadline: float) -> bool:
         self._waiting.close()

@@ -26,7 +26,8 @@ def configure(
 ) -> Pipeline:
     """Start delivering conversions.
 
-    Attaches to the LoggerProvider and TracerProvider that the app has, or makes SDK ones where it has none.
+    Attaches to the LoggerProvider and TracerProvider that the app has, or makes SDK ones where it has none. OpenTelemetry lets
+    nobody replace these, so an app that sets its own does that first.
 
     Args:
         providers: Provider objects, or a mapping of ids to settings; None takes all settings from the environment.
