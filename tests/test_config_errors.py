@@ -126,6 +126,7 @@ def test_all_problems_of_the_environment_name_their_variables() -> None:
             "providers: {console: }\nconsent: {default: {sec_gpc: denied}, sec_gpc: ignore}\n",
             "contradicts consent.default.sec_gpc",
         ),
+        ("providers: {console: }\nstorage: /x\n", "storage: no such setting, did you mean sending_queue.storage? Allowed"),
         ("providers: {console: {sample: 0}}\n", "sample: 0 must be a number above 0 and at most 1"),
         ("providers: {console: }\nretry_on_failure: {multiplier: 1000}\n", "1000 must be a number from 1 to 100"),
         ("providers: {console: {sample: 2}}\n", "sample: 2 must be a number above 0 and at most 1"),

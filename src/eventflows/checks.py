@@ -85,8 +85,14 @@ def boolean(path: str, value: object) -> bool:
     return value
 
 
-def mapping(path: str, given: object, allowed: Sequence[str] | None = None) -> Mapping[str, Any]:
-    """A section of the configuration; with `allowed`, one whose keys are all known."""
+def mapping(
+    path: str, given: object, allowed: Sequence[str] | None = None, inner: Mapping[str, str] | None = None
+) -> Mapping[str, Any]:
+    """A section of the configuration; with `allowed`, one whose keys are all known.
+
+    Args:
+        inner: Keys of the sections within it → the path of each, for who forgets the section.
+    """
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -94,7 +100,7 @@ def mapping(path: str, given: object, allowed: Sequence[str] | None = None) -> M
     problems = Problems()
     for name in given:
         if allowed is not None and name not in allowed:
-            problems.found.append(unknown_key(path, name, allowed))
+            problems.found.append(unknown_key(path, name, allowed, inner))
     problems.raise_any()
     return given
 
@@ -172,8 +178,8 @@ def url(path: str, value: object) -> str:
     return value.strip().rstrip("/")
 
 
-def unknown_key(path: str, key: object, known: Sequence[str]) -> Problem:
-    """The problem that a section has no such key."""
-    near = get_close_matches(str(key)[:100], known, 1)
+def unknown_key(path: str, key: object, known: Sequence[str], inner: Mapping[str, str] | None = None) -> Problem:
+    """The problem that a section has no such key; `inner` as for `mapping`."""
+    near = [inner[str(key)]] if inner and str(key) in inner else get_close_matches(str(key)[:100], known, 1)
     hint = f", did you mean {below(path, near[0])}?" if near else "."
     return Problem(below(path, str(key)[:100]), f"no such setting{hint} Allowed: {', '.join(known)}")

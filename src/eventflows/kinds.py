@@ -275,9 +275,10 @@ class Section(Kind):
             given = {self.short[1]: given}
         elif self.short is not None and given is not None and not isinstance(given, Mapping):
             raise wrong(path, f"{shown(given)} must be a list, or a mapping of {', '.join(self.settings)}")
+        inner = {key: f"{name}.{key}" for name, kind in self.settings.items() for key in getattr(kind, "settings", ())}
         problems = Problems()
         with problems.noted():
-            checks.mapping(path, given, tuple(self.settings))
+            checks.mapping(path, given, tuple(self.settings), inner)
         found: dict[str, Any] = {}
         for key, value in given.items() if isinstance(given, Mapping) else ():
             if key in self.settings and value is not None:
