@@ -85,3 +85,13 @@ def test_the_tests_that_it_names_exist(page: Path) -> None:
         assert f"def {name}(" in sources, name
     for path in re.findall(r"`(tests/[\w/]+(?:\.py)?)`", page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists(), path
+
+
+def test_the_log_lines_to_watch_for_are_those_that_are_written() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page.partition("| log line | do |\n|---|---|\n")[2].partition("\n\n")[0]
+    lines = re.findall(r"^\| `([^`<]+)", table, re.MULTILINE)
+    assert len(lines) >= 6
+    written = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    for line in lines:
+        assert line.strip() in written, line

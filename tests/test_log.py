@@ -9,7 +9,7 @@ import pytest
 
 import eventflows
 from eventflows import ConsoleProvider, MetaProvider
-from eventflows.log import Notices
+from eventflows.log import Notices, tell_held, tell_lost
 from eventflows.providers.base import Outcome, Response, Sent, Status
 from eventflows.reader import MAX_LEFT_OUT, OTHER_ATTRIBUTES
 from eventflows.sandbox import Sandbox
@@ -77,6 +77,38 @@ class Talkative(MetaProvider):
 
     def outcomes(self, response: Response, batch: Sequence[Sent]) -> list[Outcome]:
         return [Outcome(Status.REFUSED, f"no good: {id(one)}") for one in batch]
+
+
+@pytest.mark.parametrize("status", ["refused", "expired", "dropped"])
+def test_bad_outcomes_are_told_with_their_reason(status: str, caplog: pytest.LogCaptureFixture) -> None:
+    tell_lost(Notices("delivery"), "meta", status, "a reason", 3)
+    assert f"meta: 3 conversions {status}: a reason" in caplog.text
+
+
+@pytest.fixture
+def nothing_held(caplog: pytest.LogCaptureFixture) -> None:
+    """What other tests left."""
+    tell_held(all_of_them=True)
+    caplog.clear()
+
+
+@pytest.mark.usefixtures("nothing_held")
+def test_good_outcomes_and_none_are_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    for status, count in (("delivered", 3), ("filtered", 3), ("refused", 0)):
+        tell_lost(Notices("delivery"), "meta", status, "a reason", count)
+    tell_held(all_of_them=True)
+    assert caplog.text == ""
+
+
+@pytest.mark.usefixtures("nothing_held")
+def test_all_that_any_part_held_back_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    parts = [Notices("delivery"), Notices("storage")]
+    for part in parts * 3:
+        part.warn("full", "{count} are lost")
+    tell_held()
+    assert [one.getMessage() for one in caplog.records] == ["1 are lost"] * 2
+    tell_held(all_of_them=True)
+    assert [one.getMessage() for one in caplog.records[2:]] == ["2 are lost"] * 2
 
 
 def test_answers_that_are_all_different_fill_no_log(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
