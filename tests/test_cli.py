@@ -167,7 +167,10 @@ def test_report_compares_real_orders_with_what_was_delivered(folder: Path, tmp_p
     assert code == 1
     assert "never recorded" in table
     assert "ga4" not in table
-    assert "meta/eu" in run(capsys, "report", str(orders), "--id-column", "number", "--provider", "meta/eu")[1]
+    assert main(["report", str(orders), "--id-column", "number", "--provider", "meta/eu"]) == 1
+    out, err = capsys.readouterr()
+    assert "meta/eu" in out
+    assert "nothing was recorded for 'meta/eu'; there are: ga4, meta" in err
     orders.write_text("order_id\n1\npurchase-3\n")
     assert run(capsys, "report", str(orders))[0] == 0
     assert run(capsys, "report", str(orders), "--since", "2200-01-01")[0] == 1

@@ -153,11 +153,13 @@ class Report:
         counts: Provider → outcome (of `OUTCOMES`) → how many orders.
         lost: `(order, provider, outcome, reason)` of each order that a provider did not get though it should have.
         orders: All of them: order → provider → `(outcome, reason)`.
+        known: The providers that anything was recorded for, whether asked for or not.
     """
 
     orders: Mapping[str, Mapping[str, tuple[str, str]]]
     counts: Mapping[str, Counter[str]]
     lost: Sequence[tuple[str, str, str, str]] = field(default_factory=tuple)
+    known: frozenset[str] = frozenset()
 
 
 def read_orders(source: TextIO, column: str) -> list[str]:
@@ -188,7 +190,9 @@ def report(events: Iterable[Told], orders: Sequence[str], provider: str | None =
     wanted = set(orders)
     found: dict[str, dict[str, tuple[str, str]]] = {order: {} for order in orders}
     names: dict[str, None] = {} if provider is None else {provider: None}
+    known_names: set[str] = set()
     for told in events:
+        known_names.update(told.outcomes)
         for name, (status, reason, *_) in told.outcomes.items():
             if provider not in (None, name):
                 continue
@@ -205,7 +209,7 @@ def report(events: Iterable[Told], orders: Sequence[str], provider: str | None =
             counts[name][status] += 1
             if status in LOST:
                 lost.append((order, name, status, reason))
-    return Report(found, counts, lost)
+    return Report(found, counts, lost, frozenset(known_names))
 
 
 # --- erasing a person

@@ -227,6 +227,9 @@ def _report(arguments: argparse.Namespace) -> int:
         if listed:
             print()
             output.print_table(("ORDER", "PROVIDER", "OUTCOME", "REASON"), listed)
+    if arguments.provider and arguments.provider not in found.known:
+        others = f"; there are: {', '.join(sorted(found.known))}" if found.known else ""
+        print(f"eventflows: --provider: nothing was recorded for {arguments.provider!r}{others}", file=sys.stderr)
     complete = bool(found.counts) or not orders
     return 0 if complete and not any(counts[status] for counts in found.counts.values() for status in LOST) else 1
 
