@@ -108,11 +108,10 @@ def deliver(control: Control, arrived: int, sample: int) -> float:
 
 def used(folder: Path) -> int:
     """Bytes of the journals' pages that hold something."""
+    from eventflows.journals import files
+
     total = 0
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            if file.read(15) != b"SQLite format 3":
-                continue
+    for path in files(folder):
         with closing(sqlite3.connect(path)) as database:
             pages, free, size = (
                 database.execute(f"PRAGMA {name}").fetchone()[0]
