@@ -50,7 +50,7 @@ def digest(text: str) -> str:
 
 def is_digest(text: str) -> bool:
     """Whether it is a SHA-256 digest in hex, also with the marker of Meta's parameter builder."""
-    return len(text) >= 64 and _DIGEST.fullmatch(text) is not None
+    return 64 <= len(text) <= 73 and _DIGEST.fullmatch(text) is not None
 
 
 def contains_email(text: str) -> bool:
