@@ -424,6 +424,15 @@ def test_the_instrumentor_refuses_as_well_and_restores_everything(
     assert not hasattr(trace.get_tracer("app"), "add_event")
 
 
+def test_the_start_refuses_as_well_where_the_instrumentor_was_there_before(
+    instrumentor: EventFlowsInstrumentor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instrumentor.instrument()
+    monkeypatch.setattr(wiring, "span_events_are_sealed", lambda: False)
+    with pytest.raises(ConfigurationError, match=r"span\.add_event cannot be caught"):
+        eventflows.configure([ConsoleProvider()], privacy={"strict": True})
+
+
 def test_the_self_test_sees_an_sdk_that_does_not_seal(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks at what another processor really gets."""
     assert not wiring.span_events_are_sealed()  # the instrumentor is off

@@ -137,11 +137,16 @@ def number(
             found = float(value) if not whole else int(value)
         except ValueError:
             found = None
-    fits = isinstance(found, (int, float)) and not isinstance(found, bool) and found == found  # not NaN
-    fits = fits and (least is None or found >= least) and (most is None or found <= most)  # type: ignore[operator]
-    if not fits or abs(found) > 1e15 or (whole and found != int(found)):  # type: ignore[arg-type, call-overload]
+    if (
+        not isinstance(found, (int, float))
+        or isinstance(found, bool)
+        or not abs(found) <= 1e15  # nor NaN
+        or (least is not None and found < least)
+        or (most is not None and found > most)
+        or (whole and found != int(found))
+    ):
         raise wrong(path, f"{shown(value)} must be {allowed}")
-    return found  # type: ignore[return-value]
+    return found
 
 
 def seconds(path: str, value: object, *, zero: bool = False) -> Seconds:

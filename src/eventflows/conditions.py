@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 _TOKEN = re.compile(
@@ -47,6 +47,7 @@ class Condition:
     """
 
     source: str | Callable[[Attributes], object]
+    _holds: Callable[[Attributes], object] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         holds: Any = _Parser(self.source).whole() if isinstance(self.source, str) else self.source
@@ -54,7 +55,7 @@ class Condition:
 
     def holds(self, attributes: Attributes) -> bool:
         """Whether it holds for these attributes. A function's exception is its caller's."""
-        return bool(self._holds(attributes))  # type: ignore[attr-defined]
+        return bool(self._holds(attributes))
 
     def __repr__(self) -> str:
         return repr(self.source) if isinstance(self.source, str) else getattr(self.source, "__qualname__", "a function")

@@ -228,7 +228,7 @@ class EventFlowsInstrumentor:
         cls._active = self
         self._attached: list[tuple[LoggerProvider | TracerProvider, WayIn]] = []
         self._patches = patches = Patches()
-        trace.Tracer.add_event = _tracer_add_event  # type: ignore[attr-defined]
+        trace.Tracer.add_event = _tracer_add_event  # type: ignore[attr-defined]  # OpenTelemetry's has none
         patches.substitute(SdkSpan, "add_event", _adding)
         patches.substitute(trace.NonRecordingSpan, "add_event", _adding)
         patches.substitute(SdkTracer, "start_span", _starting)
@@ -254,7 +254,7 @@ class EventFlowsInstrumentor:
         if active is None:
             return
         EventFlowsSpanProcessor.events_are_caught = False
-        del trace.Tracer.add_event  # type: ignore[attr-defined]
+        del trace.Tracer.add_event  # type: ignore[attr-defined]  # as above
         active._patches.undo()
         for provider, processor in active._attached:
             wiring.take_off(provider, processor)
