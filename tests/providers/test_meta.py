@@ -290,6 +290,11 @@ def test_the_answers_code_decides_before_its_status(response: Response, status: 
     assert {status} == {outcome.status for outcome in META.outcomes(response, BATCH)}
 
 
+def test_a_success_that_does_not_say_what_arrived_has_a_reason_that_tells_so() -> None:
+    """`HTTP 200` alone would look like a delivery in a log or a dead letter."""
+    assert META.outcomes(Response(200, None), BATCH)[0].reason == "HTTP 200 without the platform's answer"
+
+
 def test_an_unknown_code_is_told() -> None:
     assert META.outcomes(failed(9999, 7), BATCH)[0] == Outcome(Status.SUSPECT, "Meta 9999/7")
 
